@@ -1,0 +1,3 @@
+"""Loads the project's own pytest plugin, wherever pytest was started from."""
+
+pytest_plugins = ["tests.plugin"]

@@ -1,0 +1,1 @@
+"""Hashing, keys, sealing and signatures: what must be right to be worth anything."""

@@ -1,0 +1,1 @@
+"""One folder a feature; each can be deleted with its lines in `presets`."""

@@ -1,0 +1,239 @@
+"""The verbs on a change of address: ask, confirm, undo."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from watchword.features.email_change.events import EmailChanged, EmailChangeUndone
+from watchword.features.email_change.records import EmailChange, EmailUndo
+from watchword.features.email_change.settings import EmailChangeSettings
+from watchword.features.passwords import Passwords
+from watchword.features.sessions import Sessions
+from watchword.features.users import User, UserDeleted, UserRegistered, Users
+from watchword.kernel.clock import Clock
+from watchword.kernel.errors import (
+    ExpiredToken,
+    InvalidCredentials,
+    InvalidToken,
+    UserAlreadyExists,
+)
+from watchword.kernel.ids import new_id
+from watchword.kernel.ports import ComposedMail, Credential, MailRequest, Postbox
+from watchword.kernel.secrets import digest_of, new_secret
+from watchword.kernel.settings import spoken
+from watchword.storage.errors import Conflict
+from watchword.storage.store import Store, gt, where
+
+CONFIRM_PREFIX = "wwe_"
+UNDO_PREFIX = "wwu_"
+CONFIRM = "confirm_email"
+UNDO = "undo_email"
+PACKAGE = "watchword.features.email_change"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmailChanges:
+    """Changes of address, in one realm. Also the `confirm_email` mail."""
+
+    store: Store
+    settings: EmailChangeSettings
+    clock: Clock
+    users: Users[Any]
+    passwords: Passwords
+    sessions: Sessions
+    postbox: Postbox
+    credentials: Sequence[Credential]
+
+    purpose: str = CONFIRM
+
+    async def request(
+        self, user: User, *, new_email: str, current_password: str, session_id: str | None
+    ) -> None:
+        """Queue a mail to the new address. Says nothing of whether it is somebody's.
+
+        Raises:
+            InvalidCredentials: the password is wrong.
+            InvalidInput: no address.
+            MailUnavailable
+        """
+        address = self.users.address(new_email)
+        self.postbox.ensure_available()
+        if not await self.passwords.prove(user, current_password):
+            raise InvalidCredentials(note="e-mail change")
+        now = self.clock.now()
+        wish: dict[str, Any] = {
+            "id": new_id(now),
+            "digest": None,
+            "email": address.email,
+            "epoch": user.epoch,
+            "session_id": session_id,
+            "expires_at": now + self.settings.ttl,
+        }
+        async with self.store.transaction() as tx:
+            if await tx.update(EmailChange, where(user_id=user.id), **wish) is None:
+                await tx.insert(EmailChange(realm=tx.realm, user_id=user.id, **wish))
+            await self.postbox.queue(
+                tx, purpose=CONFIRM, address=address.key, challenge=wish["id"]
+            )
+
+    async def compose(self, request: MailRequest) -> ComposedMail | None:
+        """Mint the token that confirms, unless the address is somebody's by now."""
+        wish = await self.store.get(EmailChange, id=request.challenge or "")
+        if wish is None or await self.users.by_email(wish.email) is not None:
+            return None
+        token = new_secret(CONFIRM_PREFIX)
+        minted = await self.store.update(
+            EmailChange,
+            where(id=wish.id, expires_at=gt(self.clock.now())),
+            digest=digest_of(token, purpose=CONFIRM),
+        )
+        if minted is None:
+            return None
+        return self._mail(wish.email, CONFIRM, token.reveal())
+
+    async def compose_undo(self, request: MailRequest) -> ComposedMail | None:
+        """Mint the token that takes a change back, for the address that was."""
+        undo = await self.store.get(EmailUndo, id=request.challenge or "")
+        if undo is None:
+            return None
+        token = new_secret(UNDO_PREFIX)
+        minted = await self.store.update(
+            EmailUndo,
+            where(id=undo.id, expires_at=gt(self.clock.now())),
+            digest=digest_of(token, purpose=UNDO),
+        )
+        return None if minted is None else self._mail(undo.email, UNDO, token.reveal())
+
+    def _mail(self, recipient: str, template: str, token: str) -> ComposedMail:
+        page = self.settings.page
+        return ComposedMail(
+            recipient=recipient,
+            template=template,
+            package=PACKAGE,
+            context={
+                "token": token,
+                "link": None if page is None else f"{page}#{template}={token}",
+                "email": recipient,
+                "ttl": spoken(
+                    self.settings.ttl if template == CONFIRM else self.settings.undo_ttl
+                ),
+            },
+        )
+
+    async def confirm(self, token: str) -> None:
+        """Make the change. Every session but the one that asked ends.
+
+        Raises:
+            InvalidToken: unknown, spent, or the account or either address changed meanwhile.
+            ExpiredToken
+        """
+        digest = digest_of(token, purpose=CONFIRM)
+        now = self.clock.now()
+        wish = await self.store.get(EmailChange, digest=digest)
+        if wish is None:
+            raise InvalidToken(note="unknown confirmation token")
+        if wish.expires_at <= now:
+            raise ExpiredToken(note="confirmation token")
+        user: User | None = await self.users.get(wish.user_id)
+        if user is None or not user.is_active or user.epoch != wish.epoch:
+            raise InvalidToken(note="the account changed")
+        undo = EmailUndo(
+            realm=self.store.realm,
+            id=new_id(now),
+            user_id=user.id,
+            email=user.email,
+            email_key=user.email_key,
+            changed_at=now,
+            expires_at=now + self.settings.undo_ttl,
+        )
+        try:
+            async with self.store.transaction() as tx:
+                taken = await tx.take(
+                    EmailChange, digest=digest, epoch=user.epoch, expires_at=gt(now)
+                )
+                address = self.users.address(wish.email)
+                if taken is None:
+                    raise InvalidToken(note="spent")
+                await self._refuse_reserved(tx, address.key, but_for=user.id)
+                changed = await self.users.readdress(user, address, within=tx)
+                if changed is None:
+                    raise InvalidToken(note="the account changed")
+                if wish.session_id is not None:
+                    await self.sessions.keep(
+                        wish.session_id, was=user.epoch, epoch=changed.epoch, within=tx
+                    )
+                await tx.insert(undo)
+                await self.postbox.queue(
+                    tx, purpose=UNDO, address=undo.email_key, challenge=undo.id
+                )
+                await tx.announce(EmailChanged(realm=tx.realm, at=now, user_id=user.id))
+        except (Conflict, UserAlreadyExists) as error:
+            raise InvalidToken(note="the new address is somebody's by now") from error
+
+    async def undo(self, token: str) -> None:
+        """Give the address back to its owner: sessions end, ways in are removed, a reset is due.
+
+        Raises:
+            InvalidToken, ExpiredToken
+        """
+        digest = digest_of(token, purpose=UNDO)
+        now = self.clock.now()
+        undo = await self.store.get(EmailUndo, digest=digest)
+        if undo is None:
+            raise InvalidToken(note="unknown undo token")
+        if undo.expires_at <= now:
+            raise ExpiredToken(note="undo token")
+        address = self.users.address(undo.email)
+        try:
+            async with self.store.transaction() as tx:
+                if await tx.take(EmailUndo, digest=digest, expires_at=gt(now)) is None:
+                    raise InvalidToken(note="spent")
+                restored = await self.users.restore_address(undo.user_id, address, within=tx)
+                if restored is None:
+                    raise InvalidToken(note="the user is gone")
+                for credential in self.credentials:
+                    await credential.forget(tx, undo.user_id)
+                # Whoever changed it on from there must not take it back with a later undo.
+                await tx.erase(EmailUndo, user_id=undo.user_id, changed_at=gt(undo.changed_at))
+                await tx.take(EmailChange, user_id=undo.user_id)
+                await tx.announce(
+                    EmailChangeUndone(realm=tx.realm, at=now, user_id=undo.user_id)
+                )
+        except Conflict as error:
+            raise InvalidToken(note="the old address is somebody's by now") from error
+
+    async def registered(self, tx: Store, event: UserRegistered) -> None:
+        """An address that may still be taken back is not free for others.
+
+        Raises:
+            UserAlreadyExists
+        """
+        await self._refuse_reserved(tx, self.users.address(event.email).key, but_for=None)
+
+    async def _refuse_reserved(self, tx: Store, email_key: str, *, but_for: str | None) -> None:
+        conditions: dict[str, Any] = {
+            "email_key": email_key,
+            "expires_at": gt(self.clock.now()),
+        }
+        everyone = await tx.count(EmailUndo, **conditions)
+        own = 0 if but_for is None else await tx.count(EmailUndo, user_id=but_for, **conditions)
+        if everyone > own:
+            raise UserAlreadyExists(note="reserved for an undo")
+
+    async def forget_user(self, tx: Store, event: UserDeleted) -> None:
+        """A user was deleted: so are their changes."""
+        await tx.take(EmailChange, user_id=event.user_id)
+        await tx.erase(EmailUndo, user_id=event.user_id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UndoMail:
+    """The mail to the old address."""
+
+    changes: EmailChanges
+
+    purpose: str = UNDO
+
+    async def compose(self, request: MailRequest) -> ComposedMail | None:
+        """Say what happened, and how to take it back."""
+        return await self.changes.compose_undo(request)

@@ -1,0 +1,271 @@
+"""The verbs on passwords: register, sign in, set, check, change."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from watchword.crypto.hashing import Hasher
+from watchword.features.passwords.events import PasswordChanged, SignInFailed
+from watchword.features.passwords.policy import MAX_BYTES, faults_of, normal
+from watchword.features.passwords.records import Password
+from watchword.features.passwords.settings import PasswordSettings
+from watchword.features.sessions import Session, Sessions
+from watchword.features.users import RegistrationRepeated, User, UserDeleted, Users
+from watchword.kernel.clock import Clock
+from watchword.kernel.errors import (
+    AccountDisabled,
+    InvalidCredentials,
+    InvalidInput,
+    RegistrationClosed,
+    RevokedToken,
+    UserAlreadyExists,
+    WatchwordError,
+)
+from watchword.kernel.ports import Registrations, SignInGuard
+from watchword.storage.store import Store, where
+
+_NOBODY = "-"  # no user's id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Passwords:
+    """Passwords of one realm."""
+
+    store: Store
+    settings: PasswordSettings
+    clock: Clock
+    users: Users[Any]
+    sessions: Sessions
+    hasher: Hasher
+    guards: Sequence[SignInGuard]
+    registrations: Sequence[Registrations]
+
+    method: str = "pwd"  # RFC 8176 §2
+
+    async def register(self, *, email: str, password: str, **fields: Any) -> User | None:
+        """Sign a stranger up.
+
+        Returns:
+            The user; None where strangers are to learn nothing (`email_verification =
+            "required"`): then the same work is done for a known address as for an unknown one.
+
+        Raises:
+            InvalidInput: every fault of the password, or another field.
+            UserAlreadyExists: only where that may be said.
+            RegistrationClosed
+        """
+        if self.settings.registration == "closed":
+            raise RegistrationClosed
+        self.check_policy(password, field="password")
+        self.users.address(email)
+        silent = any(each.silent for each in self.registrations)
+        hashed = await self.hasher.hash(normal(password))
+        try:
+            async with self.store.transaction() as tx:
+                user = await self.users.within(tx).create(
+                    email=email, by_themselves=True, **fields
+                )
+                await tx.insert(self._record(user.id, hashed))
+        except UserAlreadyExists:
+            if not silent:
+                raise
+            await self._registered_again(email)
+            return None
+        return None if silent else user
+
+    async def _registered_again(self, email: str) -> None:
+        owner = await self.users.by_email(email)
+        if owner is None:
+            return  # deleted this very moment
+        await self.store.announce(
+            RegistrationRepeated(
+                realm=self.store.realm,
+                at=self.clock.now(),
+                email=owner.email,
+                user_id=owner.id,
+                is_verified=owner.is_verified,
+            )
+        )
+
+    async def sign_in(self, *, email: str, password: str) -> User:
+        """Check address and password.
+
+        Returns:
+            The user as read *before* the password was checked; its epoch is the one that a
+            session begins under (I-01).
+
+        Raises:
+            InvalidCredentials: unknown, wrong, or disabled with a wrong password: one answer,
+                one price.
+            AccountDisabled: or what a guard is owed; only after the right password.
+        """
+        user: User | None = await self.users.by_email(email)
+        stored = await self._stored(user)
+        verdict = await self.hasher.verify(
+            normal(password) if len(password) <= 4 * MAX_BYTES else "",
+            stored.hash if stored and len(password) <= 4 * MAX_BYTES else None,
+        )
+        if user is None or stored is None or not verdict.ok:
+            reason = "unknown_user" if user is None else "wrong_password"
+            await self._failed(user, reason)
+            raise InvalidCredentials(note=reason)
+        try:
+            if not user.is_active:
+                raise AccountDisabled
+            for guard in self.guards:
+                await guard.check(user)
+        except WatchwordError as refused:
+            await self._failed(user, refused.code)
+            raise
+        if verdict.upgrade:
+            await self._upgrade(stored, password)
+        return user
+
+    async def _failed(self, user: User | None, reason: str) -> None:
+        await self.store.announce(
+            SignInFailed(
+                realm=self.store.realm,
+                at=self.clock.now(),
+                user_id=user.id if user else None,
+                reason=reason,
+            )
+        )
+
+    async def prove(self, user: User, presented: str) -> bool:
+        """Is this the user's password?"""
+        stored = await self._stored(user)
+        if len(presented) > 4 * MAX_BYTES:
+            return False
+        verdict = await self.hasher.verify(normal(presented), stored.hash if stored else None)
+        return verdict.ok
+
+    async def reauthenticate(self, session: Session, user: User, *, password: str) -> Any:
+        """Prove the password again; the session is fresh from now on (I-15).
+
+        Returns:
+            The session cookie that replaces the old one, if the session has one.
+
+        Raises:
+            InvalidCredentials, RevokedToken
+        """
+        if not await self.prove(user, password):
+            await self._failed(user, "wrong_password")
+            raise InvalidCredentials(note="reauthentication")
+        return await self.sessions.renew(session, amr=(self.method,))
+
+    async def change(
+        self, user: User, *, current: str, new: str, keep_session: str | None
+    ) -> None:
+        """Set another password for who knows the present one; other sessions end.
+
+        Raises:
+            InvalidCredentials: `current` is wrong, or was changed meanwhile.
+            InvalidInput: `new` breaks the policy.
+        """
+        self.check_policy(new, field="new_password")
+        stored = await self._stored(user)
+        verdict = await self.hasher.verify(
+            normal(current) if len(current) <= 4 * MAX_BYTES else "",
+            stored.hash if stored else None,
+        )
+        if stored is None or not verdict.ok:
+            await self._failed(user, "wrong_password")
+            raise InvalidCredentials(note="password change")
+        hashed = await self.hasher.hash(normal(new))
+        async with self.store.transaction() as tx:
+            # Only over the hash that was checked: of two changes at once one fails.
+            changed = await tx.update(
+                Password,
+                where(user_id=user.id, hash=stored.hash),
+                hash=hashed,
+                set_at=self.clock.now(),
+            )
+            if changed is None:
+                raise InvalidCredentials(note="changed meanwhile")
+            epoch = await self.users.end_all(user.id, why="password_changed", within=tx)
+            if keep_session is not None:
+                await self._keep(keep_session, user, epoch, tx)
+            await self._announce_change(tx, user.id, "change")
+
+    async def _keep(self, session_id: str, user: User, epoch: int, tx: Store) -> None:
+        kept = await self.sessions.keep(
+            session_id, was=user.epoch, epoch=epoch, within=tx
+        )
+        if not kept or epoch != user.epoch + 1:
+            raise RevokedToken(note="ended while the password was changed")
+
+    async def hashed(self, password: str, *, field: str = "password") -> str:
+        """Check a new password against the policy and hash it; outside any transaction.
+
+        Raises:
+            InvalidInput: every fault, naming `field`.
+        """
+        self.check_policy(password, field=field)
+        return await self.hasher.hash(normal(password))
+
+    async def put(self, tx: Store, user_id: str, hashed: str, *, why: str) -> None:
+        """Set the password to what `hashed` returned, in the caller's transaction.
+
+        The caller raises the user's epoch in the same transaction.
+        """
+        now = self.clock.now()
+        if await tx.update(Password, where(user_id=user_id), hash=hashed, set_at=now) is None:
+            await tx.insert(self._record(user_id, hashed))
+        await self._announce_change(tx, user_id, why)
+
+    async def set(self, user_id: str, password: str) -> None:
+        """Set a user's password as an operator; every session ends.
+
+        Raises:
+            InvalidInput, UserNotFound
+        """
+        hashed = await self.hashed(password)
+        async with self.store.transaction() as tx:
+            await self.users.end_all(user_id, why="password_set", within=tx)
+            await self.put(tx, user_id, hashed, why="operator")
+
+    async def create_user(self, *, email: str, password: str, **fields: Any) -> User:
+        """Make a user with a password, as an operator: both or neither.
+
+        Raises:
+            InvalidInput, UserAlreadyExists
+        """
+        hashed = await self.hashed(password)
+        async with self.store.transaction() as tx:
+            user = await self.users.within(tx).create(email=email, **fields)
+            await tx.insert(self._record(user.id, hashed))
+        return user
+
+    async def forget(self, transaction: Store, user_id: str) -> None:
+        """Remove the password; the way in is then a reset (I-13)."""
+        await transaction.take(Password, user_id=user_id)
+
+    async def forget_user(self, tx: Store, event: UserDeleted) -> None:
+        """A user was deleted: so is their password."""
+        await self.forget(tx, event.user_id)
+
+    def check_policy(self, password: str, *, field: str) -> None:
+        """Raises InvalidInput with every reason at once."""
+        if faults := faults_of(password, self.settings, field=field):
+            raise InvalidInput(faults)
+
+    async def _stored(self, user: User | None) -> Password | None:
+        # Asked for nobody too: an unknown address costs the same look-ups.
+        return await self.store.get(Password, user_id=user.id if user else _NOBODY)
+
+    async def _upgrade(self, stored: Password, password: str) -> None:
+        hashed = await self.hasher.hash(normal(password))
+        # Only over the hash that was checked: a change that came between stays.
+        await self.store.update(
+            Password, where(user_id=stored.user_id, hash=stored.hash), hash=hashed
+        )
+
+    async def _announce_change(self, tx: Store, user_id: str, why: str) -> None:
+        await tx.announce(
+            PasswordChanged(realm=tx.realm, at=self.clock.now(), user_id=user_id, why=why)
+        )
+
+    def _record(self, user_id: str, hashed: str) -> Password:
+        return Password(
+            realm=self.store.realm, user_id=user_id, hash=hashed, set_at=self.clock.now()
+        )

@@ -1,0 +1,67 @@
+"""Settings of passwords."""
+
+from typing import Literal, Self, TypedDict
+
+from pydantic import Field, model_validator
+
+from watchword.crypto.hashing import cost_fault
+from watchword.kernel.settings import Settings
+
+
+class PasswordSettings(Settings):
+    """What a password must be, and how it is hashed.
+
+    Length is what counts (ASVS 6.2.5: no composition rules), so classes are asked for only
+    where an old policy demands them.
+    """
+
+    registration: Literal["open", "closed"] = Field(
+        default="open", description="may strangers sign up?"
+    )
+    min_length: int = Field(default=12, ge=8, le=128, description="code points after NFC")
+    max_length: int = Field(default=128, ge=64, le=1024, description="code points after NFC")
+    require_upper: bool = Field(default=False, description="at least one upper-case letter")
+    require_lower: bool = Field(default=False, description="at least one lower-case letter")
+    require_digit: bool = Field(default=False, description="at least one digit")
+    require_symbol: bool = Field(default=False, description="at least one that is none of these")
+    hash_scheme: Literal["argon2id", "bcrypt"] = Field(
+        default="argon2id", description="of new hashes; others verify and are upgraded at sign-in"
+    )
+    argon2_time_cost: int = Field(default=3, ge=1, le=16, description="passes")
+    argon2_memory_cost: int = Field(
+        default=65536, ge=19 * 1024, le=1024 * 1024, description="KiB a hash"
+    )
+    argon2_parallelism: int = Field(default=4, ge=1, le=16, description="lanes")
+    bcrypt_rounds: int = Field(default=12, ge=10, le=16, description="logarithm of the cost")
+
+    @model_validator(mode="after")
+    def _worth_its_name(self) -> Self:
+        fault = cost_fault(
+            self.hash_scheme,
+            time_cost=self.argon2_time_cost,
+            memory_cost=self.argon2_memory_cost,
+            parallelism=self.argon2_parallelism,
+            bcrypt_rounds=self.bcrypt_rounds,
+        )
+        if fault is not None:
+            raise ValueError(fault)
+        if self.min_length > self.max_length:
+            raise ValueError("min_length is over max_length: nobody could sign up")
+        return self
+
+
+class PasswordOptions(TypedDict, total=False):
+    """`PasswordSettings` as keyword arguments."""
+
+    registration: Literal["open", "closed"]
+    min_length: int
+    max_length: int
+    require_upper: bool
+    require_lower: bool
+    require_digit: bool
+    require_symbol: bool
+    hash_scheme: Literal["argon2id", "bcrypt"]
+    argon2_time_cost: int
+    argon2_memory_cost: int
+    argon2_parallelism: int
+    bcrypt_rounds: int

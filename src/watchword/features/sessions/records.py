@@ -1,0 +1,47 @@
+"""The session: the one stateful thing, one row. Tokens and cookies only point at it."""
+
+from datetime import datetime
+
+from watchword.kernel.secrets import Digest
+from watchword.storage.record import record
+
+
+@record(
+    name="session",
+    key=("id",),
+    unique=(("cookie_digest",), ("refresh_family",)),
+    indexes=(("user_id", "started_at", "id"), ("refresh_grace_until",)),
+    expires="delete_at",
+)
+class Session:
+    """Someone signed in, somewhere, until then."""
+
+    realm: str
+    id: str  # the `sid` of tokens; proves nothing
+    user_id: str
+    epoch: int  # the user's when the first factor was asked for (I-01)
+    amr: tuple[str, ...]  # factors used, as RFC 8176 names them
+    auth_time: datetime  # when the last of them was proven
+    transport: str
+    app: str  # the slug of the app that signed them in
+    device: str | None = None  # digest of the device cookie
+    address: str | None = None  # keyed hash, or plain if so configured
+    user_agent: str = ""  # shortened
+    agent_digest: Digest  # of what the client called itself at sign-in
+    binding: str | None = None
+    started_at: datetime
+    seen_at: datetime
+    idle_expires_at: datetime
+    expires_at: datetime  # the absolute end
+    delete_at: datetime  # when the row may go; never before `expires_at`
+    cookie_digest: Digest | None = None
+    refresh_family: Digest | None = None  # of the 128 bits that select the family
+    refresh_current: Digest | None = None  # of the 256 bits that prove the generation
+    refresh_previous: Digest | None = None
+    refresh_expires_at: datetime | None = None
+    refresh_rotated_at: datetime | None = None
+    refresh_agent: Digest | None = None  # of the client that rotated
+    refresh_successor: str | None = None  # sealed under a key that only its predecessor gives
+    refresh_grace_until: datetime | None = None
+    ended_at: datetime | None = None
+    ended_why: str | None = None

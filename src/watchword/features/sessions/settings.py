@@ -1,0 +1,43 @@
+"""Settings of sessions."""
+
+from datetime import timedelta
+from typing import Literal, TypedDict
+
+from pydantic import Field
+
+from watchword.kernel.settings import Duration, Settings
+
+
+class SessionSettings(Settings):
+    """How long browser sessions live, and how many a user may have."""
+
+    idle_timeout: Duration = Field(
+        default=timedelta(minutes=30),
+        ge=timedelta(seconds=10),
+        description="a cookie session ends when it was not used for this long",
+    )
+    absolute_timeout: Duration = Field(
+        default=timedelta(hours=8),
+        ge=timedelta(minutes=1),
+        description="a cookie session ends this long after it began, used or not",
+    )
+    max_sessions: int = Field(
+        default=10, ge=1, le=1000, description="sessions of one user; the oldest is ended"
+    )
+    kept_after_end: Duration = Field(
+        default=timedelta(days=1),
+        description="how long an ended session's row stays, so that a replay is noticed",
+    )
+    ip_mode: Literal["hash", "plain"] = Field(
+        default="hash", description="how addresses are kept: a keyed hash, or as they are"
+    )
+
+
+class SessionOptions(TypedDict, total=False):
+    """`SessionSettings` as keyword arguments."""
+
+    idle_timeout: timedelta | str
+    absolute_timeout: timedelta | str
+    max_sessions: int
+    kept_after_end: timedelta | str
+    ip_mode: Literal["hash", "plain"]

@@ -1,0 +1,51 @@
+"""Settings of tokens."""
+
+from datetime import timedelta
+from typing import TypedDict
+
+from pydantic import Field
+
+from watchword.kernel.settings import Duration, Settings
+
+
+class TokenSettings(Settings):
+    """How long access and refresh tokens live."""
+
+    access_ttl: Duration = Field(
+        default=timedelta(minutes=15),
+        ge=timedelta(seconds=1),
+        le=timedelta(hours=24),
+        description="life of an access token",
+    )
+    refresh_ttl: Duration = Field(
+        default=timedelta(days=7),
+        ge=timedelta(seconds=2),
+        description="life of a refresh token; each refresh starts it anew",
+    )
+    family_max_age: Duration = Field(
+        default=timedelta(days=30),
+        ge=timedelta(seconds=2),
+        description="after this long, however often refreshed, one signs in again",
+    )
+    refresh_grace: Duration = Field(
+        default=timedelta(seconds=10),
+        ge=timedelta(0),
+        le=timedelta(seconds=60),
+        description="how long the token just replaced gets the same successor (I-14)",
+    )
+    leeway: Duration = Field(
+        default=timedelta(seconds=0),
+        ge=timedelta(0),
+        le=timedelta(minutes=2),
+        description="how far the clocks of issuer and verifier may differ",
+    )
+
+
+class TokenOptions(TypedDict, total=False):
+    """`TokenSettings` as keyword arguments."""
+
+    access_ttl: timedelta | str
+    refresh_ttl: timedelta | str
+    family_max_age: timedelta | str
+    refresh_grace: timedelta | str
+    leeway: timedelta | str

@@ -1,0 +1,77 @@
+"""What happens to users."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from watchword.kernel.events import Event
+from watchword.kernel.principal import Subject
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserEvent(Event):
+    """Something that happened to one user."""
+
+    user_id: str
+
+    def subjects(self) -> tuple[Subject, ...]:
+        """The user."""
+        return (("user", self.user_id),)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserRegistered(UserEvent):
+    """A user was made. `by_themselves`: they signed up and their address is not proven."""
+
+    email: str
+    by_themselves: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserChanged(UserEvent):
+    """A field of the user changed."""
+
+    evicts: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserEnded(UserEvent):
+    """The user's epoch was raised: all that began before is over (I-01)."""
+
+    evicts: ClassVar[bool] = True
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserDisabled(UserEvent):
+    """The account was switched off."""
+
+    evicts: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserEnabled(UserEvent):
+    """The account was switched on again."""
+
+    evicts: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserDeleted(UserEvent):
+    """The user is gone; every feature removes what it kept of them."""
+
+    evicts: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddressProven(UserEvent):
+    """The user showed that mail to the address reaches them."""
+
+    evicts: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegistrationRepeated(UserEvent):
+    """An address was registered that is somebody's already; its owner may be told by mail."""
+
+    email: str
+    is_verified: bool

@@ -1,0 +1,199 @@
+"""Reading bodies: bounded, of the right type, and nothing in them that a text cannot hold."""
+
+import json
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any, NoReturn, cast
+from urllib.parse import parse_qsl
+
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from pydantic import AfterValidator
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from watchword.http.problems import Refused, from_validation, problem, unexpected
+from watchword.kernel.errors import (
+    Fault,
+    FieldError,
+    InvalidInput,
+    MalformedBody,
+    UnsupportedMediaType,
+    WatchwordError,
+)
+
+FORM = "application/x-www-form-urlencoded"
+MAX_FIELDS = 50  # of a form; CVE row 52
+MAX_DEPTH = 32  # of a JSON value
+
+
+class AuthRoute(APIRoute):
+    """A route of ours: reads its body itself, answers every refusal as a problem.
+
+    The host's own routes keep their own error answers.
+    """
+
+    takes_form = False
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+        takes_form = getattr(self.endpoint, "__takes_form__", False)
+
+        async def handler(request: Request) -> Response:
+            try:
+                await _read(request, takes_form=takes_form)
+                response = await handle(request)
+            except RequestValidationError as error:
+                return problem(from_validation(error))
+            except Refused as error:
+                return problem(error.error)
+            except WatchwordError as error:
+                return problem(error)
+            except HTTPException:
+                raise
+            except Exception as error:
+                return unexpected(error)
+            response.headers.setdefault("Cache-Control", "no-store")
+            return response
+
+        return handler
+
+
+def takes_form(endpoint: Any) -> Any:
+    """Mark an endpoint that also takes a form; it reads `form_of(request)` itself."""
+    endpoint.__takes_form__ = True
+    return endpoint
+
+
+def content_type(request: Request) -> str:
+    """The media type of the body, without parameters."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+async def _read(request: Request, *, takes_form: bool) -> None:
+    if request.method in ("GET", "HEAD", "OPTIONS"):
+        return
+    body = await read_bounded(request)
+    if not body:
+        return
+    kind = content_type(request)
+    if kind == "application/json":
+        request._json = parse_json(body)
+    elif not (takes_form and kind == FORM):
+        raise UnsupportedMediaType(headers={"Accept": "application/json"})
+
+
+async def read_bounded(request: Request) -> bytes:
+    """The whole body, unless it is larger than `max_body`; read once, whoever asks again.
+
+    Raises:
+        InvalidInput: too large.
+    """
+    if hasattr(request, "_body"):
+        return await request.body()
+    limit: int = request.scope["watchword.gate"].max_body
+    too_large = InvalidInput([Fault("body", "body_too_large", f"is over {limit} bytes")])
+    declared = request.headers.get("content-length", "0")
+    if not declared.isascii() or not declared.isdigit() or int(declared[:20]) > limit:
+        raise too_large
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > limit:
+            raise too_large
+        chunks.append(chunk)
+    request._body = b"".join(chunks)  # what request.body() would have kept
+    return request._body
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise MalformedBody(f"{name} is not JSON")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise MalformedBody("a name stands twice in one object")
+    return made
+
+
+def parse_json(body: bytes) -> Any:
+    """Read JSON strictly: UTF-8, no NaN, no name twice, no NUL, no half of a surrogate pair."""
+    try:
+        value = json.loads(
+            body.decode("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_object
+        )
+    except (ValueError, RecursionError) as error:
+        raise MalformedBody() from error
+    faults: list[Fault] = []
+    _inspect(value, "", 0, faults)
+    if faults:
+        raise InvalidInput(faults[:20])
+    return value
+
+
+def _inspect(value: Any, path: str, depth: int, faults: list[Fault]) -> None:
+    if depth > MAX_DEPTH:
+        raise MalformedBody("nested too deeply")
+    if isinstance(value, str):
+        if fault := _text_fault(value):
+            faults.append(Fault(path or "body", *fault))
+    elif isinstance(value, float):
+        if value in (float("inf"), float("-inf")):
+            faults.append(Fault(path or "body", "number_too_large", "is out of range"))
+    elif isinstance(value, dict):
+        for name, item in cast("dict[str, Any]", value).items():
+            if _text_fault(name):
+                faults.append(Fault(path or "body", "not_a_text", "has a name that is no text"))
+            else:
+                _inspect(item, f"{path}.{name}" if path else name, depth + 1, faults)
+    elif isinstance(value, list):
+        for index, item in enumerate(cast("list[Any]", value)):
+            _inspect(item, f"{path}.{index}" if path else str(index), depth + 1, faults)
+
+
+def _text_fault(text: str) -> tuple[str, str] | None:
+    if "\x00" in text:
+        return "not_a_text", "has a NUL"
+    if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+        return "not_a_text", "has half of a surrogate pair"
+    return None
+
+
+async def form_of(request: Request) -> dict[str, str]:
+    """The fields of a form body that `AuthRoute` has read.
+
+    Raises:
+        MalformedBody: no form, or more fields than any of ours has.
+        InvalidInput: a field twice, or with a NUL.
+    """
+    body = await read_bounded(request)
+    try:
+        pairs = parse_qsl(
+            body.decode("utf-8"),
+            keep_blank_values=True,
+            strict_parsing=bool(body),
+            max_num_fields=MAX_FIELDS,
+            errors="strict",
+        )
+    except ValueError as error:
+        raise MalformedBody() from error
+    fields: dict[str, str] = {}
+    for name, value in pairs:
+        if fault := _text_fault(name + value):
+            raise InvalidInput([Fault("body", *fault)])
+        if name in fields:
+            raise InvalidInput([Fault(name[:64], "given_twice", "stands twice in the form")])
+        fields[name] = value
+    return fields
+
+
+def _printable(text: str) -> str:
+    if any(ord(letter) < 32 or ord(letter) == 127 for letter in text):
+        raise FieldError("control_character", "has a control character")
+    return text
+
+
+Line = Annotated[str, AfterValidator(_printable)]
+"""A text of one line: no control characters."""

@@ -1,0 +1,187 @@
+"""The guards: dependencies that say who is asking, or refuse."""
+
+from datetime import timedelta
+from typing import Annotated, Any, cast
+
+from fastapi import Depends
+from fastapi.openapi.models import OAuth2, OAuthFlowPassword, OAuthFlows
+from fastapi.security.base import SecurityBase
+from starlette.exceptions import WebSocketException
+from starlette.requests import HTTPConnection, Request
+
+from watchword.http.body import FORM, content_type, form_of
+from watchword.http.gate import GATE, IDENTITY, FormPending, Gate, Refusal
+from watchword.http.problems import Refused
+from watchword.kernel.errors import (
+    CsrfRefused,
+    EmailNotVerified,
+    Forbidden,
+    NotAuthenticated,
+    NotFresh,
+    NotInstalled,
+    WatchwordError,
+)
+from watchword.kernel.principal import Identity, Principal
+
+FRESH_FOR = timedelta(minutes=5)
+"""How long a sign-in is fresh enough for what could lock its owner out (I-15)."""
+
+
+async def settled(connection: HTTPConnection) -> Identity | Refusal | None:
+    """What the gate found, the CSRF field of a form included.
+
+    Raises:
+        NotInstalled: the request came through no gate.
+    """
+    scope = connection.scope
+    if scope["type"] == "websocket":
+        raise WebSocketException(1008)
+    if IDENTITY not in scope:
+        raise NotInstalled
+    found: Any = scope[IDENTITY]
+    if isinstance(found, FormPending):
+        found = await _check_form(cast("Request", connection), found)
+        scope[IDENTITY] = found
+    return cast("Identity | Refusal | None", found)
+
+
+async def _check_form(request: Request, pending: FormPending) -> Identity | Refusal:
+    if content_type(request) != FORM:
+        return Refusal(CsrfRefused(note="no token"), "cookie")
+    if hasattr(request, "_form") and getattr(request, "_form", None) is not None:
+        token = (await request.form()).get("csrf_token")
+    else:
+        token = (await form_of(request)).get("csrf_token")
+    session = pending.identity.principal.session_id or ""
+    if isinstance(token, str) and pending.csrf.fits(session, token):
+        return pending.identity
+    return Refusal(CsrfRefused(note="no or wrong csrf_token"), "cookie")
+
+
+class IdentityGuard(SecurityBase):
+    """Resolves to the `Identity` of the request; refuses where there is none.
+
+    An instance is a FastAPI security scheme, so that "Authorize" in the interactive API works.
+    """
+
+    def __init__(self) -> None:
+        self.scheme_name = "Watchword"
+        self.model = OAuth2(
+            flows=OAuthFlows(password=OAuthFlowPassword(tokenUrl="/auth/login", scopes={})),
+            description="An access token, or the session cookie.",
+        )
+
+    async def __call__(self, connection: HTTPConnection) -> Identity:
+        # The way of nearly every request: no await, no call.
+        found: Any = connection.scope.get(IDENTITY)
+        if type(found) is Identity:
+            return found
+        return await self._slowly(connection)
+
+    async def _slowly(self, connection: HTTPConnection) -> Identity:
+        try:
+            found = await settled(connection)
+        except WatchwordError as error:
+            raise Refused(error) from None
+        if isinstance(found, Identity):
+            return found
+        raise Refused(found.error if found else NotAuthenticated())
+
+
+class PrincipalGuard(IdentityGuard):
+    """Resolves to the `Principal`."""
+
+    async def __call__(self, connection: HTTPConnection) -> Principal:  # pyright: ignore[reportIncompatibleMethodOverride]
+        found: Any = connection.scope.get(IDENTITY)
+        if type(found) is Identity:
+            return found.principal
+        return (await self._slowly(connection)).principal
+
+
+class UserGuard(IdentityGuard):
+    """Resolves to the user; refuses a principal that is none."""
+
+    async def __call__(self, connection: HTTPConnection) -> Any:
+        found: Any = connection.scope.get(IDENTITY)
+        if type(found) is not Identity:
+            found = await self._slowly(connection)
+        if found.user is None:
+            raise Refused(Forbidden("only for users"))
+        return found.user
+
+
+class OptionalUserGuard(IdentityGuard):
+    """Resolves to the user, or None for whoever brings nothing or a cookie that is over.
+
+    A bearer token that proves nothing is refused all the same: whoever sends one means it. So is
+    a cookie on a request that fails CSRF, and everything while the store is away.
+    """
+
+    async def __call__(self, connection: HTTPConnection) -> Any:
+        try:
+            found = await settled(connection)
+        except WatchwordError as error:
+            raise Refused(error) from None
+        if isinstance(found, Refusal):
+            if found.carriage == "cookie" and found.error.status == 401:
+                return None
+            raise Refused(found.error)
+        return None if found is None else found.user
+
+
+current_identity = IdentityGuard()
+current_principal = PrincipalGuard()
+current_user = UserGuard()
+optional_user = OptionalUserGuard()
+
+CurrentIdentity = Annotated[Identity, Depends(current_identity)]
+CurrentPrincipal = Annotated[Principal, Depends(current_principal)]
+
+
+class _Requirement(IdentityGuard):
+    def __init__(
+        self, *, role: str | None, verified: bool, fresh: timedelta | None
+    ) -> None:
+        super().__init__()
+        self._role = role
+        self._verified = verified
+        self._fresh = fresh
+
+    async def __call__(self, connection: HTTPConnection) -> Identity:
+        identity = await super().__call__(connection)
+        principal = identity.principal
+        if self._role is not None and self._role not in principal.roles:
+            raise Refused(Forbidden(note=f"lacks role {self._role}"))
+        if self._verified and not identity.is_verified:
+            raise Refused(EmailNotVerified())
+        if self._fresh is not None:
+            gate: Gate = connection.scope[GATE]
+            proven = principal.auth_time
+            if proven is None or gate.clock.now() - proven > self._fresh:
+                seconds = int(self._fresh.total_seconds())
+                raise Refused(NotFresh(extra={"max_age": seconds}))
+        return identity
+
+
+def requires(
+    *permissions: str,
+    role: str | None = None,
+    verified: bool = False,
+    fresh: timedelta | None = None,
+) -> Any:
+    """Guard a route or a whole router: `dependencies=[requires(role="admin")]`.
+
+    Args:
+        permissions: not understood yet; giving one raises, so that no route is open by mistake.
+        role: a role that the principal must hold.
+        verified: the user's address must be verified.
+        fresh: the last proof of a factor must be no older than this (RFC 9470).
+
+    Raises:
+        TypeError: at import, for a permission or a role that is no text.
+    """
+    if permissions:
+        raise TypeError("requires() takes no permissions yet: use role=…, verified=… or fresh=…")
+    if role is not None and not role:
+        raise TypeError("requires(role=…) needs the name of a role")
+    return Depends(_Requirement(role=role, verified=verified, fresh=fresh))

@@ -1,0 +1,1 @@
+"""What the rest is built on: values, rules and names, and no input or output."""

@@ -1,0 +1,246 @@
+"""Everything that may be refused: a small tree, each class with a code that never changes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+class WatchwordError(Exception):
+    """What a service raises when it says no.
+
+    A class carries what every occurrence shares (`code`, `status`, `title`); an instance may
+    carry more for the one who asked (`detail`, `headers`, `extra`) and a `note` that only logs
+    and the audit trail see.
+    """
+
+    code: ClassVar[str] = "error"
+    status: ClassVar[int] = 500
+    title: ClassVar[str] = "Something went wrong"
+
+    def __init__(
+        self,
+        detail: str | None = None,
+        *,
+        note: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        extra: Mapping[str, object] | None = None,
+    ) -> None:
+        super().__init__(detail or self.title)
+        self.detail = detail
+        self.note = note
+        self.headers: Mapping[str, str] = headers or {}
+        self.extra: Mapping[str, object] = extra or {}
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing wrong with one field."""
+
+    field: str
+    code: str
+    detail: str
+
+
+class FieldError(ValueError):
+    """One field cannot be what it is: a validator's refusal with a code of its own."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+
+
+class InvalidInput(WatchwordError):
+    """The request names something that cannot be; `faults` says what, field by field."""
+
+    code = "validation_failed"
+    status = 422
+    title = "The request is not valid"
+
+    def __init__(self, faults: Sequence[Fault], *, detail: str | None = None) -> None:
+        super().__init__(
+            detail,
+            extra={
+                "errors": [{"field": f.field, "code": f.code, "detail": f.detail} for f in faults]
+            },
+        )
+        self.faults = tuple(faults)
+
+
+class MalformedBody(WatchwordError):
+    """The body is not what its content type says."""
+
+    code = "malformed_body"
+    status = 400
+    title = "The body cannot be read"
+
+
+class UnsupportedMediaType(WatchwordError):
+    """The body comes as something this route does not take."""
+
+    code = "unsupported_media_type"
+    status = 415
+    title = "This content type is not accepted here"
+
+
+class NotAuthenticated(WatchwordError):
+    """Nobody is signed in."""
+
+    code = "not_authenticated"
+    status = 401
+    title = "Sign in first"
+
+
+class InvalidToken(WatchwordError):
+    """A token that is none of ours, or no longer proves anything."""
+
+    code = "invalid_token"
+    status = 401
+    title = "The token is not valid"
+
+
+class ExpiredToken(InvalidToken):
+    """A token whose time is over."""
+
+    code = "expired_token"
+    title = "The token has expired"
+
+
+class RevokedToken(InvalidToken):
+    """A token whose session was ended."""
+
+    code = "revoked_token"
+    title = "The token was revoked"
+
+
+class RefreshTokenReused(InvalidToken):
+    """A refresh token came twice: the session is over for thief and owner."""
+
+    code = "refresh_token_reused"
+    title = "The refresh token was already used"
+
+
+class InvalidCredentials(WatchwordError):
+    """Wrong password or unknown user; never says which."""
+
+    code = "invalid_credentials"
+    status = 401
+    title = "Incorrect username or password"
+
+
+class EmailNotVerified(WatchwordError):
+    """The address still waits for its proof. Said only after the right password."""
+
+    code = "email_not_verified"
+    status = 403
+    title = "The e-mail address is not verified yet"
+
+
+class AccountDisabled(WatchwordError):
+    """The account is switched off. Said only after the right password."""
+
+    code = "account_disabled"
+    status = 403
+    title = "The account is disabled"
+
+
+class NotFresh(WatchwordError):
+    """Signed in too long ago for what is asked.
+
+    Source: RFC 9470 §3, `insufficient_user_authentication` with `max_age`.
+    """
+
+    code = "insufficient_user_authentication"
+    status = 401
+    title = "Sign in again for this"
+
+
+class Forbidden(WatchwordError):
+    """Known, and not allowed."""
+
+    code = "forbidden"
+    status = 403
+    title = "Not allowed"
+
+
+class CsrfRefused(WatchwordError):
+    """A cookie came without proof that our own pages sent it."""
+
+    code = "csrf_refused"
+    status = 403
+    title = "The request does not prove that it comes from this site"
+
+
+class UserAlreadyExists(WatchwordError):
+    """The address is taken."""
+
+    code = "user_already_exists"
+    status = 409
+    title = "A user with this e-mail address exists"
+
+
+class UserNotFound(WatchwordError):
+    """No such user. For operators; a stranger never sees it."""
+
+    code = "user_not_found"
+    status = 404
+    title = "No such user"
+
+
+class RegistrationClosed(WatchwordError):
+    """Nobody signs up here on their own."""
+
+    code = "registration_closed"
+    status = 403
+    title = "Registration is closed"
+
+
+class Busy(WatchwordError):
+    """More hashing is asked for than the queue takes."""
+
+    code = "busy"
+    status = 503
+    title = "Too busy right now"
+
+    def __init__(self, *, retry_after: int) -> None:
+        super().__init__(headers={"Retry-After": str(retry_after)})
+
+
+class MailUnavailable(WatchwordError):
+    """No way to send mail is configured."""
+
+    code = "mail_unavailable"
+    status = 503
+    title = "Mail cannot be sent here"
+
+
+class StoreUnavailable(WatchwordError):
+    """The database is away. Never a yes."""
+
+    code = "store_unavailable"
+    status = 503
+    title = "The service is not available right now"
+
+    def __init__(self, note: str | None = None) -> None:
+        super().__init__(note=note, headers={"Retry-After": "1"})
+
+
+class NotInstalled(WatchwordError):
+    """A guard was reached by a request that came through no gate."""
+
+    code = "not_installed"
+    status = 503
+    title = "Authentication is not set up: call auth.install(app)"
+
+
+class FeatureNotInstalled(AttributeError):
+    """A service was asked for whose feature is off."""
+
+
+class ConfigurationError(Exception):
+    """The settings cannot be used. `faults` lists everything wrong, each with its remedy."""
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        self.faults = tuple(faults)
+        lines = "\n".join(f"  - {fault}" for fault in self.faults)
+        super().__init__(f"Watchword cannot start:\n{lines}")

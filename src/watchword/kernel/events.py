@@ -1,0 +1,84 @@
+"""Everything that happens is an event, announced inside the transaction that makes it true."""
+
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, ClassVar, TypeVar
+
+from watchword.kernel.principal import Subject
+
+_log = logging.getLogger("watchword.events")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Something that happened. Subclasses are named in the past tense."""
+
+    evicts: ClassVar[bool] = False  # does it make a cached identity untrue?
+
+    realm: str
+    at: datetime
+
+    def subjects(self) -> tuple[Subject, ...]:
+        """Whom it is about, for eviction; only asked where `evicts`."""
+        return ()
+
+
+E = TypeVar("E", bound=Event)
+Hook = Callable[[Any], Awaitable[None]]
+Partner = Callable[[Any, Any], Awaitable[None]]
+
+
+class Events:
+    """Who listens to what, of one App.
+
+    Two kinds of listeners: a *partner* writes its own records in the same transaction (and
+    may undo it by raising); a *hook* runs after the commit, never after a rollback, and what
+    it raises is logged and goes no further (I-04).
+    """
+
+    def __init__(self) -> None:
+        self._partners: list[tuple[type[Event], Partner]] = []
+        self._hooks: list[tuple[type[Event], Hook]] = []
+        self._evictors: list[Callable[[tuple[Subject, ...]], None]] = []
+
+    def join(self, kind: type[E], partner: Callable[[Any, E], Awaitable[None]]) -> None:
+        """Let `partner(transaction, event)` take part in the transaction of each such event."""
+        self._partners.append((kind, partner))
+
+    def on(self, kind: type[E], hook: Callable[[E], Awaitable[None]]) -> None:
+        """Call `hook(event)` after the commit of each such event."""
+        self._hooks.append((kind, hook))
+
+    def evict_with(self, evictor: Callable[[tuple[Subject, ...]], None]) -> None:
+        """Have `evictor(subjects)` called before and after the commit of what evicts (I-09)."""
+        self._evictors.append(evictor)
+
+    def has_partner(self, event: Event) -> bool:
+        """Does anybody write when this happens?"""
+        return any(isinstance(event, kind) for kind, _ in self._partners)
+
+    async def announce(self, transaction: object, event: Event) -> None:
+        """Inside the transaction: mark what becomes untrue, let the partners write."""
+        self.evict(event)
+        for kind, partner in self._partners:
+            if isinstance(event, kind):
+                await partner(transaction, event)
+
+    async def committed(self, event: Event) -> None:
+        """After the commit: evict, then run the hooks."""
+        self.evict(event)
+        for kind, hook in self._hooks:
+            if isinstance(event, kind):
+                try:
+                    await hook(event)
+                except Exception:
+                    _log.exception("a hook on %s failed", type(event).__name__)
+
+    def evict(self, event: Event) -> None:
+        """Tell every evictor whom the event makes untrue."""
+        if event.evicts:
+            subjects = event.subjects()
+            for evictor in self._evictors:
+                evictor(subjects)

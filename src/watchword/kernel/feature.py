@@ -1,0 +1,78 @@
+"""A feature is a value: what it adds, needs and offers, in one record."""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, Generic, TypeVar
+
+from watchword.kernel.errors import ConfigurationError
+from watchword.kernel.settings import Settings
+
+S = TypeVar("S")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """Work in the background, correct when two run it at once (I-24)."""
+
+    name: str
+    every: timedelta
+    run: Callable[[], Awaitable[bool]]  # True: there is more, come back at once
+    wake: Callable[[], Awaitable[None]] | None = None  # returns when there is work; a mere hint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Feature(Generic[S]):
+    """What one slice adds to an App.
+
+    `service` builds the slice's verbs from what the App wires; the other callables get that
+    service. `offers` maps a port (a protocol that another slice asks for) to what answers it, or
+    to a tuple of several that do.
+    """
+
+    name: str
+    service: Callable[[Any], S]
+    settings: type[Settings] = Settings
+    given: Mapping[str, object] = field(default_factory=dict[str, object])
+    needs: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+    records: tuple[type, ...] = ()
+    offers: Callable[[S], Mapping[type, object]] | None = None
+    listens: Callable[[S, Any], None] | None = None
+    routes: Callable[[S, Any], Any] | None = None
+    jobs: Callable[[S], Sequence[Job]] | None = None
+    commands: Any = None
+
+
+def ordered(features: Iterable[Feature[Any]]) -> tuple[Feature[Any], ...]:
+    """Sort so that each comes after what it needs, whatever the order given.
+
+    Raises:
+        ConfigurationError: a name twice, a need that is not there, or a circle.
+    """
+    by_name: dict[str, Feature[Any]] = {}
+    faults: list[str] = []
+    for feature in features:
+        if feature.name in by_name:
+            faults.append(f"feature {feature.name!r} is given twice: keep one")
+        by_name[feature.name] = feature
+    for feature in by_name.values():
+        for need in feature.needs:
+            if need not in by_name:
+                faults.append(f"feature {feature.name!r} needs {need!r}: add {need}() to features")
+    if faults:
+        raise ConfigurationError(faults)
+    done: dict[str, Feature[Any]] = {}
+    waiting = sorted(by_name.values(), key=lambda f: f.name)
+    while waiting:
+        ready = [
+            f for f in waiting if all(n in done or n not in by_name for n in (*f.needs, *f.after))
+        ]
+        if not ready:
+            names = ", ".join(f.name for f in waiting)
+            raise ConfigurationError([f"features need one another in a circle: {names}"])
+        for feature in ready:
+            done[feature.name] = feature
+            waiting.remove(feature)
+    return tuple(done.values())

@@ -1,0 +1,146 @@
+"""What a setting is: frozen models, durations with units, and nothing that is not known."""
+
+import re
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Annotated, ClassVar, Literal, TypedDict
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+
+from watchword.kernel.secrets import Secret
+
+_SHORT = re.compile(r"(\d+)\s*(ms|s|m|h|d)")
+_ISO = re.compile(r"P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+)S)?)?")
+_UNITS = {"ms": "milliseconds", "s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+def parse_duration(value: object) -> timedelta:
+    """Read `90s`, `15m`, `8h`, `7d`, ISO 8601 (`PT15M`) or a timedelta; never a bare number."""
+    if isinstance(value, timedelta):
+        return value
+    if isinstance(value, str):
+        text = value.strip()
+        if short := _SHORT.fullmatch(text):
+            return timedelta(**{_UNITS[short[2]]: int(short[1])})
+        iso = _ISO.fullmatch(text)
+        if iso and any(iso.groups()):
+            days, hours, minutes, seconds = (int(part or 0) for part in iso.groups())
+            return timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
+    raise ValueError("is no duration: write 90s, 15m, 8h, 7d or ISO 8601, for example PT15M")
+
+
+def format_duration(value: timedelta) -> str:
+    """The shortest of the forms that `parse_duration` reads."""
+    milliseconds = value // timedelta(milliseconds=1)
+    for unit, size in (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000)):
+        if milliseconds and milliseconds % size == 0:
+            return f"{milliseconds // size}{unit}"
+    return f"{milliseconds}ms"
+
+
+def spoken(value: timedelta) -> str:
+    """A duration as a person says it: `15 minutes`, `72 hours`."""
+    minutes = int(value.total_seconds()) // 60
+    count, unit = (minutes // 60, "hour") if minutes >= 120 and minutes % 60 == 0 else (minutes, "minute")
+    return f"{count} {unit}{'' if count == 1 else 's'}"
+
+
+def _parse_secret(value: object) -> Secret:
+    if isinstance(value, Secret):
+        return value
+    if isinstance(value, str):
+        return Secret(value)
+    raise ValueError("must be a text")
+
+
+Duration = Annotated[
+    timedelta, BeforeValidator(parse_duration), PlainSerializer(format_duration, return_type=str)
+]
+SecretText = Annotated[
+    Secret, BeforeValidator(_parse_secret), PlainSerializer(lambda _: "***", return_type=str)
+]
+
+
+class Settings(BaseModel):
+    """The settings of one feature. Each field has its default, unit, range and reason, once."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", arbitrary_types_allowed=True, hide_input_in_errors=True
+    )
+
+    shorthand: ClassVar[str | None] = None
+    """The field that the feature's bare name sets: `WATCHWORD_MAIL` is `mail.url`."""
+
+
+class CoreSettings(Settings):
+    """What belongs to no feature. Top level in `watchword.toml`, `WATCHWORD_<NAME>` outside."""
+
+    environment: Literal["production", "development"] = Field(
+        default="production",
+        description="development generates a missing secret and allows plain http at loopback",
+    )
+    database: str = Field(
+        default="sqlite:///watchword.db", description="where records live: sqlite:, postgresql:"
+    )
+    public_url: str | None = Field(
+        default=None,
+        description="base of links in mail, the origin that CSRF trusts, and the issuer",
+    )
+    audience: str | None = Field(default=None, description="`aud` of tokens; the issuer if unset")
+    client_id: str = Field(default="watchword", description="this app's slug", min_length=1)
+    realm: str = Field(
+        default="main", pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description="whose users these are"
+    )
+    prefix: str = Field(
+        default="/auth", pattern=r"^(/[A-Za-z0-9_-]+)+$", description="where the routes stand"
+    )
+    secret: SecretText | None = Field(
+        default=None, description="the root secret, as `watchword secret generate` prints it"
+    )
+    old_secrets: tuple[SecretText, ...] = Field(
+        default=(), description="former root secrets, still accepted, newest first"
+    )
+    dev_hosts: tuple[str, ...] = Field(
+        default=(), description="further Host names that development answers to"
+    )
+    accept_missing: tuple[Literal["limiter", "events"], ...] = Field(
+        default=(), description="safeguards that production may start without"
+    )
+    max_body: int = Field(
+        default=2 * 1024 * 1024, ge=16 * 1024, description="largest body of our routes, bytes"
+    )
+    cache_size: int = Field(
+        default=10_000, ge=0, le=1_000_000, description="identities kept; 0 turns the cache off"
+    )
+    cache_max_age: Duration = Field(
+        default=timedelta(seconds=2),
+        le=timedelta(seconds=2),
+        description="how long an identity is believed without asking the store (I-06)",
+    )
+    hash_threads: int = Field(
+        default=0, ge=0, le=64, description="threads that hash; 0 means one a core"
+    )
+    hash_queue: int = Field(
+        default=64, ge=1, le=10_000, description="hashes that may wait; past that, 503"
+    )
+
+
+
+class CoreOptions(TypedDict, total=False):
+    """`CoreSettings` as keyword arguments; a test holds the two together."""
+
+    environment: Literal["production", "development"]
+    public_url: str | None
+    audience: str | None
+    client_id: str
+    realm: str
+    prefix: str
+    secret: Secret | str | None
+    old_secrets: Sequence[Secret | str]
+    dev_hosts: Sequence[str]
+    accept_missing: Sequence[Literal["limiter", "events"]]
+    max_body: int
+    cache_size: int
+    cache_max_age: timedelta | str
+    hash_threads: int
+    hash_queue: int

@@ -1,0 +1,135 @@
+"""`Watchword`: the App that most people want; the only module that lists features."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Unpack
+
+from watchword.app import App
+from watchword.features.email_change import EmailChanges, email_change
+from watchword.features.keys import Keys, keys
+from watchword.features.mail import Mail, mail
+from watchword.features.passwords import Passwords, passwords
+from watchword.features.recovery import Recovery, recovery
+from watchword.features.sessions import Sessions, sessions
+from watchword.features.tokens import Tokens, tokens
+from watchword.features.users import User, Users, users
+from watchword.features.verification import Verification, verification
+from watchword.kernel.clock import Clock
+from watchword.kernel.feature import Feature
+from watchword.kernel.settings import CoreOptions
+
+# The functions that make features, by name. Whoever gives one of them gives the rest of its kind.
+CATALOGUE = (users, keys, sessions, tokens, passwords, mail, verification, recovery, email_change)
+
+
+def standard() -> tuple[Feature[Any], ...]:
+    """All that is there, with its defaults."""
+    return tuple(make() for make in CATALOGUE)
+
+
+def minimal() -> tuple[Feature[Any], ...]:
+    """Addresses and passwords with a session cookie; no mail, no tokens."""
+    return (users(), sessions(), passwords())
+
+
+class Watchword(App):
+    """Authentication for a FastAPI app.
+
+        auth = Watchword("sqlite:///app.db")
+        app = FastAPI()
+        auth.install(app)
+    """
+
+    def __init__(
+        self,
+        database: str | None = None,
+        *,
+        features: Sequence[Feature[Any]] | None = None,
+        clock: Clock | None = None,
+        environ: Mapping[str, str] | None = None,
+        served: bool = False,
+        **options: Unpack[CoreOptions],
+    ) -> None:
+        """Check every setting and wire the features; see `App`.
+
+        Args:
+            database: `sqlite:///app.db` or `postgresql://…`; else `WATCHWORD_DATABASE`.
+            features: what to install, in any order; none given: `standard()`. A feature that
+                another one needs is added with its defaults.
+            clock: for tests.
+            environ: instead of the process's environment.
+            served: `watchword serve` runs it.
+            options: `CoreSettings`, by name.
+
+        Raises:
+            ConfigurationError: all that is wrong, at once.
+        """
+        super().__init__(
+            database,
+            features=standard() if features is None else _with_needs(features),
+            clock=clock,
+            environ=environ,
+            served=served,
+            **options,
+        )
+
+    @property
+    def users(self) -> Users[Any]:
+        """Users: create, find, change, disable, delete."""
+        return self.service(Users)
+
+    @property
+    def keys(self) -> Keys:
+        """The keys that tokens are signed with."""
+        return self.service(Keys)
+
+    @property
+    def sessions(self) -> Sessions:
+        """Sessions: start, end."""
+        return self.service(Sessions)
+
+    @property
+    def tokens(self) -> Tokens:
+        """Access and refresh tokens."""
+        return self.service(Tokens)
+
+    @property
+    def passwords(self) -> Passwords:
+        """Passwords: set, check, change."""
+        return self.service(Passwords)
+
+    @property
+    def mail(self) -> Mail:
+        """The outbox."""
+        return self.service(Mail)
+
+    @property
+    def verification(self) -> Verification:
+        """Proof of addresses."""
+        return self.service(Verification)
+
+    @property
+    def recovery(self) -> Recovery:
+        """Forgotten passwords."""
+        return self.service(Recovery)
+
+    @property
+    def email_changes(self) -> EmailChanges:
+        """Changes of address."""
+        return self.service(EmailChanges)
+
+
+def _with_needs(features: Sequence[Feature[Any]]) -> tuple[Feature[Any], ...]:
+    """The features given, and the defaults of whatever of ours they need."""
+    chosen = {feature.name: feature for feature in features}
+    ours = {feature.name: feature for feature in standard()}
+    waiting = list(features)
+    while waiting:
+        for need in waiting.pop().needs:
+            if need not in chosen and need in ours:
+                chosen[need] = ours[need]
+                waiting.append(ours[need])
+    repeated = [feature for feature in features if chosen[feature.name] is not feature]
+    return (*chosen.values(), *repeated)
+
+
+__all__ = ["CATALOGUE", "User", "Watchword", "minimal", "standard"]

@@ -1,0 +1,247 @@
+"""Where settings come from: arguments, environment, `watchword.toml`, a file per secret."""
+
+import os
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+
+from watchword.kernel.errors import ConfigurationError
+from watchword.kernel.feature import Feature
+from watchword.kernel.secrets import Secret
+from watchword.kernel.settings import CoreSettings, Settings
+
+PREFIX = "WATCHWORD_"
+# Read by the loader or the command line, not settings themselves.
+_OURS = frozenset({"WATCHWORD_CONFIG", "WATCHWORD_SECRETS_DIR", "WATCHWORD_SERVE"})
+_TESTS = "WATCHWORD_TEST_"
+
+MAX_FILE = 64 * 1024  # bytes of a secret's file
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """One setting in force, and where it came from."""
+
+    key: str  # `tokens.access_ttl`, or `database` for what belongs to no feature
+    env: str
+    value: str  # as it would be written; a secret is `***`
+    source: str
+    description: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """All settings, checked."""
+
+    core: CoreSettings
+    features: Mapping[str, Settings]
+    report: tuple[Setting, ...]
+
+
+@dataclass(slots=True)
+class _Group:
+    """What was found for one model, by field: the value and its source."""
+
+    name: str  # empty for the core
+    model: type[Settings]
+    found: dict[str, tuple[object, str]] = field(default_factory=dict[str, tuple[object, str]])
+
+    def offer(self, name: str, value: object, source: str) -> None:
+        self.found.setdefault(name, (value, source))
+
+    def env(self, name: str) -> str:
+        return (PREFIX + (f"{self.name}__" if self.name else "") + name).upper()
+
+
+def load(
+    given: Mapping[str, object],
+    features: Iterable[Feature[Any]],
+    *,
+    environ: Mapping[str, str] | None = None,
+    directory: Path | None = None,
+) -> Loaded:
+    """Merge every source; the first one that names a setting wins.
+
+    Raises:
+        ConfigurationError: all faults at once, each with its key and what to do.
+    """
+    environ = os.environ if environ is None else environ
+    directory = directory or Path.cwd()
+    faults: list[str] = []
+    groups = {"": _Group("", CoreSettings)}
+    for feature in features:
+        groups[feature.name] = _Group(feature.name, feature.settings)
+        for name, value in feature.given.items():
+            groups[feature.name].offer(name, value, "argument")
+    for name, value in given.items():
+        groups[""].offer(name, value, "argument")
+    _from_environment(groups, environ, faults)
+    _from_toml(groups, environ, directory, faults)
+    _from_secrets_directory(groups, environ, faults)
+    made: dict[str, Settings] = {}
+    report: list[Setting] = []
+    for group in groups.values():
+        try:
+            made[group.name] = group.model.model_validate(
+                {name: value for name, (value, _) in group.found.items()}
+            )
+        except ValidationError as error:
+            faults.extend(_explain(group, error))
+        else:
+            report.extend(_report(group, made[group.name]))
+    if faults:
+        raise ConfigurationError(faults)
+    core = cast("CoreSettings", made.pop(""))
+    return Loaded(core=core, features=made, report=tuple(report))
+
+
+def _place(groups: Mapping[str, _Group], name: str) -> tuple[_Group, str] | None:
+    """The group and field that `tokens__access_ttl`, `database` or `mail` mean."""
+    head, separator, tail = name.partition("__")
+    if separator:
+        group = groups.get(head) if head else None
+        return (group, tail) if group and tail in group.model.model_fields else None
+    if name in CoreSettings.model_fields:
+        return groups[""], name
+    group = groups.get(name) if name else None
+    if group is not None and group.model.shorthand is not None:
+        return group, group.model.shorthand
+    return None
+
+
+def _from_environment(
+    groups: Mapping[str, _Group], environ: Mapping[str, str], faults: list[str]
+) -> None:
+    for variable, text in sorted(environ.items()):
+        if not variable.startswith(PREFIX) or variable in _OURS or variable.startswith(_TESTS):
+            continue
+        name = variable.removeprefix(PREFIX).lower()
+        placed = _place(groups, name)
+        if placed is not None:
+            group, field_name = placed
+            value = _split(group.model.model_fields[field_name], text)
+            group.offer(field_name, value, f"environment {variable}")
+            continue
+        placed = _place(groups, name.removesuffix("_file")) if name.endswith("_file") else None
+        if placed is not None and _is_secret(placed[0].model.model_fields[placed[1]]):
+            if secret := _read_secret(Path(text), variable, faults):
+                placed[0].offer(placed[1], secret, f"file {variable}")
+            continue
+        faults.append(f"{variable} is not known: see `watchword config` for all, or unset it")
+
+
+def _from_toml(
+    groups: Mapping[str, _Group],
+    environ: Mapping[str, str],
+    directory: Path,
+    faults: list[str],
+) -> None:
+    named = environ.get("WATCHWORD_CONFIG")
+    path = Path(named) if named else directory / "watchword.toml"
+    if not path.is_file():
+        if named:
+            faults.append("WATCHWORD_CONFIG names a file that is not there")
+        return
+    try:
+        content = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        faults.append(f"{path.name} cannot be read: {error}")
+        return
+    for name, value in content.items():
+        if isinstance(value, dict) and name in groups:
+            for key, item in cast("dict[str, object]", value).items():
+                if key in groups[name].model.model_fields:
+                    groups[name].offer(key, item, path.name)
+                else:
+                    faults.append(f"{path.name}: [{name}] has no setting {key}: remove it")
+            continue
+        placed = _place(groups, name) if "__" not in name else None
+        if placed is None:
+            faults.append(f"{path.name}: {name} is not known: remove it")
+        else:
+            placed[0].offer(placed[1], value, path.name)
+
+
+def _from_secrets_directory(
+    groups: Mapping[str, _Group], environ: Mapping[str, str], faults: list[str]
+) -> None:
+    named = environ.get("WATCHWORD_SECRETS_DIR")
+    if not named:
+        return
+    directory = Path(named)
+    if not directory.is_dir():
+        faults.append("WATCHWORD_SECRETS_DIR names no directory")
+        return
+    for group in groups.values():
+        for name, info in group.model.model_fields.items():
+            path = directory / (f"{group.name}__{name}" if group.name else name)
+            if _is_secret(info) and path.is_file():
+                if secret := _read_secret(path, path.name, faults):
+                    group.offer(name, secret, f"secrets directory {path.name}")
+
+
+def _read_secret(path: Path, key: str, faults: list[str]) -> Secret | None:
+    try:
+        with path.open("rb") as file:
+            return Secret(file.read(MAX_FILE).decode("utf-8").strip())
+    except (OSError, UnicodeDecodeError):
+        faults.append(f"{key} names a file that cannot be read: check its path and its mode")
+        return None
+
+
+def _is_secret(info: FieldInfo) -> bool:
+    return "Secret" in repr(info.annotation) and "tuple" not in repr(info.annotation)
+
+
+def _split(info: FieldInfo, text: str) -> object:
+    if "tuple" in repr(info.annotation):
+        return tuple(part.strip() for part in text.split(",") if part.strip())
+    return text
+
+
+def _explain(group: _Group, error: ValidationError) -> list[str]:
+    faults: list[str] = []
+    for item in error.errors(include_input=False, include_url=False):
+        name = str(item["loc"][0]) if item["loc"] else ""
+        source = group.found.get(name, (None, "default"))[1]
+        key = f"{group.name}.{name}" if group.name and name else name or group.name
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            faults.append(f"{key} ({source}) is not known: remove it")
+        elif name:
+            faults.append(f"{key} ({source}; {group.env(name)}): {message}")
+        else:
+            faults.append(f"{key}: {message}")
+    return faults
+
+
+def _report(group: _Group, made: Settings) -> list[Setting]:
+    written = made.model_dump(mode="json", fallback=lambda value: type(value).__name__)
+    return [
+        Setting(
+            key=f"{group.name}.{name}" if group.name else name,
+            env=group.env(name),
+            value=_shown(group.name, name, written[name]),
+            source=group.found.get(name, (None, "default"))[1],
+            description=info.description or "",
+        )
+        for name, info in group.model.model_fields.items()
+    ]
+
+
+def _shown(group: str, name: str, value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, list):
+        return ", ".join(str(item) for item in cast("list[object]", value))
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    if name in ("database", "url") and "@" in text:
+        scheme, _, rest = text.partition("://")
+        account, _, place = rest.rpartition("@")
+        return f"{scheme}://{account.partition(':')[0]}:***@{place}"
+    return text

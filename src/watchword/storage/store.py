@@ -1,0 +1,419 @@
+"""The store: nine verbs, each atomic on one record, bound to one realm.
+
+Services hold a `Store`. It checks every call against the record's schema, puts the realm into
+every condition (I-11) and turns a driver's transaction into one that carries events (I-04).
+Drivers implement `Driver` and `Verbs` and know neither realms' rules nor features.
+"""
+
+import base64
+import json
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Generic, Literal, Protocol, TypeVar, cast
+
+from watchword.kernel.errors import Fault, InvalidInput
+from watchword.kernel.events import Event, Events
+from watchword.kernel.moment import transaction_open
+from watchword.storage.record import Schema, schema_of
+
+R = TypeVar("R")
+
+Operator = Literal["=", "!=", "<", "<=", ">", ">=", "in"]
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A condition other than equality on one field."""
+
+    operator: Operator
+    value: object
+
+
+def lt(value: object) -> Comparison:
+    """Less than. A field that holds nothing never matches."""
+    return Comparison("<", value)
+
+
+def le(value: object) -> Comparison:
+    """Less than or equal."""
+    return Comparison("<=", value)
+
+
+def gt(value: object) -> Comparison:
+    """Greater than: `expires_at=gt(now)` stands in every condition on what expires (I-05)."""
+    return Comparison(">", value)
+
+
+def ge(value: object) -> Comparison:
+    """Greater than or equal."""
+    return Comparison(">=", value)
+
+
+def other_than(value: object) -> Comparison:
+    """Not equal; None is a value like any other."""
+    return Comparison("!=", value)
+
+
+def one_of(values: Sequence[object]) -> Comparison:
+    """Equal to one of these."""
+    return Comparison("in", tuple(values))
+
+
+@dataclass(frozen=True, slots=True)
+class Plus:
+    """Add to a number where it stands, so that no raise is lost."""
+
+    amount: int
+
+
+def plus(amount: int) -> Plus:
+    """`update(User, where(id=…), epoch=plus(1))` raises a number atomically."""
+    return Plus(amount)
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Conditions by field; what is no `Comparison` means equality, None included."""
+
+    conditions: Mapping[str, object]
+
+
+def where(**conditions: object) -> Where:
+    """The conditions of an update."""
+    return Where(conditions)
+
+
+Conditions = Mapping[str, object]
+
+
+class Verbs(Protocol):
+    """What a driver can do, alone or inside a transaction. Conditions include the realm.
+
+    Where a verb pins one record, the conditions hold equalities on its key or a unique key.
+    Raises `Conflict` where named and `StoreUnavailable` when the database cannot be reached.
+    """
+
+    async def insert(self, record: object) -> None:
+        """Add a record. Raises Conflict(field) if a key or a unique key is taken."""
+        ...
+
+    async def get(self, kind: type[R], conditions: Conditions) -> R | None:
+        """The record that the pinned key names, if the other conditions hold too."""
+        ...
+
+    async def find(
+        self,
+        kind: type[R],
+        conditions: Conditions,
+        *,
+        order: tuple[str, ...],
+        descending: bool,
+        after: tuple[object, ...] | None,
+        limit: int,
+    ) -> list[R]:
+        """Up to `limit` records in this order, past `after` (values of the order's fields)."""
+        ...
+
+    async def count(self, kind: type, conditions: Conditions) -> int:
+        """How many match."""
+        ...
+
+    async def update(
+        self, kind: type[R], conditions: Conditions, changes: Mapping[str, object]
+    ) -> R | None:
+        """If the pinned record matches, change it; the record after, or None. One winner."""
+        ...
+
+    async def take(self, kind: type[R], conditions: Conditions) -> R | None:
+        """If the pinned record matches, delete and return it. One winner."""
+        ...
+
+    async def erase(self, kind: type, conditions: Conditions) -> int:
+        """Delete all that match; how many."""
+        ...
+
+    async def increment(self, record: object, *, field: str, expires: str, now: datetime) -> int:
+        """Add `record.field` to the record of that key; insert it if there is none.
+
+        One whose `expires` is not after `now` counts as none. The value afterwards.
+        """
+        ...
+
+    async def expire(self, kind: type, *, expires: str, now: datetime, limit: int) -> int:
+        """Delete up to `limit` records of any realm whose time is past; how many."""
+        ...
+
+
+class Driver(Protocol):
+    """A database. One a process; safe to open after a fork, never to carry across one."""
+
+    @property
+    def verbs(self) -> Verbs:
+        """Verbs that commit by themselves."""
+        ...
+
+    def transaction(self) -> AbstractAsyncContextManager[Verbs]:
+        """Verbs that commit together at the end, or not at all if the block raises."""
+        ...
+
+    def joined(self, connection: Any) -> Verbs:
+        """Verbs that write through a caller's own connection and leave the commit to it."""
+        ...
+
+    def after_commit(self, connection: Any, then: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run `then` once, after the caller's connection commits; not after a rollback."""
+        ...
+
+    async def open(self, records: Sequence[type]) -> None:
+        """Connect and compare the schema; create it in an empty database, under a lock.
+
+        Raises:
+            SchemaBehind, SchemaNewer, StoreUnavailable
+        """
+        ...
+
+    async def close(self) -> None:
+        """Give every connection back."""
+        ...
+
+    async def ping(self) -> None:
+        """Ask the database for a sign of life. Raises StoreUnavailable."""
+        ...
+
+    async def plan(self, records: Sequence[type]) -> tuple[str, ...]:
+        """What `migrate` would do, one statement each; empty if there is nothing to do."""
+        ...
+
+    async def migrate(self, records: Sequence[type]) -> tuple[str, ...]:
+        """Bring the schema up to these records, under a lock; what was done."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Paging:
+    """Which part of a list: keyset paging, never OFFSET. `order` ends with the key."""
+
+    order: tuple[str, ...]
+    descending: bool = False
+    limit: int = 100
+    after: str | None = None  # the `next` of the page before
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[R]):
+    """Part of a list, and where the next part begins."""
+
+    items: tuple[R, ...]
+    next: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Announced:
+    """The events of one transaction, in order."""
+
+    events: list[Event] = field(default_factory=list[Event])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Store:
+    """A database, bound to a realm. The only thing services know of it."""
+
+    driver: Driver
+    events: Events
+    realm: str
+    _verbs: Verbs | None = None  # set inside a transaction or a caller's connection
+    _announced: _Announced | None = None
+
+    @property
+    def verbs(self) -> Verbs:
+        """The driver's verbs: those of the transaction that this store stands for, if any."""
+        return self._verbs if self._verbs is not None else self.driver.verbs
+
+    def in_realm(self, realm: str) -> "Store":
+        """The same database for another realm. Only this verb crosses realms (I-11)."""
+        return replace(self, realm=realm)
+
+    async def insert(self, record: object) -> None:
+        """Add a record.
+
+        Raises:
+            Conflict: a unique key is taken; never check first.
+        """
+        if getattr(record, "realm", None) != self.realm:
+            raise ValueError(f"{type(record).__name__} belongs to another realm")
+        schema_of(type(record))
+        await self.verbs.insert(record)
+
+    async def get(self, kind: type[R], /, **conditions: object) -> R | None:
+        """The record that a key or a unique key names, if the other conditions hold too."""
+        return await self.verbs.get(kind, self._pinned(kind, conditions))
+
+    async def find(self, kind: type[R], paging: Paging, /, **conditions: object) -> Page[R]:
+        """A page of the records that match.
+
+        Raises:
+            InvalidInput: `paging.after` is no cursor of such a list.
+        """
+        schema = schema_of(kind)
+        checked = self._checked(schema, conditions)
+        after = None if paging.after is None else _read_cursor(schema, paging)
+        found = await self.verbs.find(
+            kind,
+            checked,
+            order=paging.order,
+            descending=paging.descending,
+            after=after,
+            limit=paging.limit + 1,
+        )
+        items = tuple(found[: paging.limit])
+        more = len(found) > paging.limit
+        return Page(items, _cursor(items[-1], paging) if more else None)
+
+    async def count(self, kind: type, /, **conditions: object) -> int:
+        """How many match."""
+        return await self.verbs.count(kind, self._checked(schema_of(kind), conditions))
+
+    async def update(self, kind: type[R], where: Where, /, **changes: object) -> R | None:
+        """Where this still holds, set that.
+
+        Returns:
+            The record afterwards, or None if the conditions did not hold. Of two callers
+            that race on the same condition one gets the record (I-05).
+        """
+        schema = schema_of(kind)
+        for name in changes:
+            if name not in schema.columns:
+                raise TypeError(f"{kind.__name__} has no field {name}")
+            if name in schema.key:
+                raise TypeError(f"{kind.__name__}.{name} is part of its key")
+        return await self.verbs.update(kind, self._pinned(kind, where.conditions), changes)
+
+    async def take(self, kind: type[R], /, **conditions: object) -> R | None:
+        """Delete one that matches and return it: how single-use things are consumed."""
+        return await self.verbs.take(kind, self._pinned(kind, conditions))
+
+    async def erase(self, kind: type, /, **conditions: object) -> int:
+        """Delete those that match; how many."""
+        return await self.verbs.erase(kind, self._checked(schema_of(kind), conditions))
+
+    async def increment(self, record: object, *, field: str, now: datetime) -> int:
+        """Add `record.field` to the counter of that key; a counter past its time starts anew."""
+        schema = schema_of(type(record))
+        if getattr(record, "realm", None) != self.realm:
+            raise ValueError(f"{type(record).__name__} belongs to another realm")
+        if schema.expires is None or schema.columns[field].kind != "integer":
+            raise TypeError(f"{type(record).__name__} is no counter of {field}")
+        return await self.verbs.increment(record, field=field, expires=schema.expires, now=now)
+
+    async def expire(self, kind: type, *, now: datetime, limit: int = 500) -> int:
+        """Delete up to `limit` records, of every realm, whose time is past; how many."""
+        schema = schema_of(kind)
+        if schema.expires is None:
+            raise TypeError(f"{kind.__name__} does not expire")
+        return await self.verbs.expire(kind, expires=schema.expires, now=now, limit=limit)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator["Store"]:
+        """A store whose writes commit together; inside one, that one.
+
+        Events announced in it reach their partners in it and their hooks after the commit.
+        """
+        if self._verbs is not None:
+            yield self
+            return
+        announced = _Announced()
+        token = transaction_open.set(True)
+        try:
+            async with self.driver.transaction() as verbs:
+                yield replace(self, _verbs=verbs, _announced=announced)
+        finally:
+            transaction_open.reset(token)
+        for event in announced.events:
+            await self.events.committed(event)
+
+    def joining(self, connection: Any) -> "Store":
+        """A store that writes through a caller's own connection, whose commit decides."""
+        announced = _Announced()
+
+        async def committed() -> None:
+            for event in announced.events:
+                await self.events.committed(event)
+
+        self.driver.after_commit(connection, committed)
+        return replace(self, _verbs=self.driver.joined(connection), _announced=announced)
+
+    async def announce(self, event: Event) -> None:
+        """Say what happened, in the transaction that makes it true."""
+        if self._announced is None and not self.events.has_partner(event):
+            await self.events.announce(self, event)
+            await self.events.committed(event)
+            return
+        if self._announced is None:
+            async with self.transaction() as transaction:
+                await transaction.announce(event)
+            return
+        self._announced.events.append(event)
+        await self.events.announce(self, event)
+
+    def _checked(self, schema: Schema, conditions: Conditions) -> dict[str, object]:
+        for name in conditions:
+            if name not in schema.columns or name == "realm":
+                raise TypeError(f"{schema.name} has no field {name} to ask for")
+        return {"realm": self.realm, **conditions}
+
+    def _pinned(self, kind: type, conditions: Conditions) -> dict[str, object]:
+        schema = schema_of(kind)
+        checked = self._checked(schema, conditions)
+        equal = frozenset(
+            name
+            for name, value in checked.items()
+            if value is not None and not isinstance(value, Comparison)
+        )
+        if not schema.pins(equal):
+            raise TypeError(f"{kind.__name__}: name its key or a unique key")
+        return checked
+
+
+def _cursor(record: object, paging: Paging) -> str:
+    values: list[object] = []
+    for name in paging.order:
+        value = getattr(record, name)
+        if isinstance(value, datetime):
+            value = (value - _EPOCH) // timedelta(microseconds=1)
+        values.append(value)
+    packed = json.dumps([list(paging.order), values], separators=(",", ":"))
+    return base64.urlsafe_b64encode(packed.encode()).rstrip(b"=").decode()
+
+
+def _read_cursor(schema: Schema, paging: Paging) -> tuple[object, ...]:
+    try:
+        packed = paging.after or ""
+        padded = packed + "=" * (-len(packed) % 4)
+        order, values = cast(
+            "tuple[list[str], list[object]]",
+            json.loads(base64.b64decode(padded, altchars=b"-_", validate=True)),
+        )
+        if tuple(order) != paging.order or len(values) != len(order):
+            raise ValueError("another list's cursor")
+        return tuple(
+            _revive(schema, name, value) for name, value in zip(order, values, strict=True)
+        )
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        fault = Fault("after", "cursor_invalid", "is no cursor of this list")
+        raise InvalidInput([fault]) from error
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def _revive(schema: Schema, name: str, value: object) -> object:
+    kind = schema.columns[name].kind
+    if kind == "instant" and type(value) is int:
+        return _EPOCH + timedelta(microseconds=value)
+    if kind == "integer" and type(value) is int and abs(value) < 2**63:
+        return value
+    if kind == "text" and type(value) is str and "\x00" not in value:
+        value.encode()  # half a surrogate pair is no text: UnicodeEncodeError is a ValueError
+        return value
+    raise ValueError("not of the field's kind")

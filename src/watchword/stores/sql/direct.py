@@ -1,0 +1,301 @@
+"""Single look-ups without SQLAlchemy's execution: what it compiled, on the driver itself.
+
+A miss of the gate's cache is one `get`. Through SQLAlchemy it costs 143 to 584 µs of CPU,
+this way a fraction (`/benchmarks`); the statement is compiled once a shape of conditions.
+"""
+
+import asyncio
+import queue
+import sqlite3
+import threading
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar, cast
+
+from sqlalchemy import Dialect, Select, bindparam, select
+
+from watchword.kernel.errors import StoreUnavailable
+from watchword.storage.record import ColumnKind, Schema, schema_of
+from watchword.storage.store import Comparison, Conditions
+from watchword.stores.sql.engine import (
+    Target,
+    postgres_arguments,
+    pragmas,
+    refuse_replica,
+    require,
+)
+from watchword.stores.sql.faults import translated
+from watchword.stores.sql.tables import decode, encode, table_of
+
+R = TypeVar("R")
+Shape = tuple[type, tuple[tuple[str, str], ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """A compiled look-up: its text, what each parameter is, how a row becomes a record."""
+
+    text: str
+    parameters: tuple[tuple[str, ColumnKind], ...]  # field and kind, in the text's order
+    columns: tuple[tuple[str, Callable[[Any], Any] | None], ...]
+
+
+class Reader(Protocol):
+    """Runs a look-up and gives back its row."""
+
+    def fetch(self, text: str, values: tuple[Any, ...]) -> Awaitable[Any | None]:
+        """The first row."""
+        ...
+
+    async def close(self) -> None:
+        """Give back what is held."""
+        ...
+
+
+class Lookups:
+    """`get` outside a transaction, for equality and order conditions."""
+
+    def __init__(self, dialect: Dialect, reader: Reader) -> None:
+        self._dialect = dialect
+        self._postgres = dialect.name == "postgresql"
+        self._reader = reader
+        self._known: dict[Shape, Lookup] = {}
+
+    async def get(self, kind: type[R], conditions: Conditions) -> R | None:
+        """The record that the pinned key names, if the other conditions hold too."""
+        shape = (kind, tuple((n, operator_of(v)) for n, v in conditions.items()))
+        lookup = self._known.get(shape)
+        if lookup is None:
+            lookup = self._known[shape] = self._compile(kind, shape[1])
+        postgres = self._postgres
+        values = tuple(
+            encode(field_kind, bare(conditions[name]), postgres=postgres)
+            for name, field_kind in lookup.parameters
+        )
+        try:
+            row = await self._reader.fetch(lookup.text, values)
+        except Exception as error:
+            fault = translated(error, schema_of(kind))
+            if fault is None:
+                raise
+        else:
+            if row is None:
+                return None
+            return kind(
+                **{
+                    name: value if convert is None or value is None else convert(value)
+                    for (name, convert), value in zip(lookup.columns, row, strict=True)
+                }
+            )
+        raise fault  # outside the handler: the cause may quote values
+
+    def _compile(self, kind: type, shape: tuple[tuple[str, str], ...]) -> Lookup:
+        schema = schema_of(kind)
+        table = table_of(kind)
+        statement: Select[Any] = select(*(table.c[name] for name in schema.columns))
+        for name, operator in shape:
+            column = table.c[name]
+            if operator == "none":
+                statement = statement.where(column.is_(None))
+            else:
+                bound = bindparam(name, type_=column.type)
+                statement = statement.where(column.op(operator, is_comparison=True)(bound))
+        compiled: Any = statement.compile(dialect=self._dialect)
+        order = cast("list[str]", compiled.positiontup or [])
+        return Lookup(
+            str(compiled),
+            tuple((name, schema.columns[name].kind) for name in order),
+            tuple(
+                (name, _converter(schema, name, postgres=self._postgres)) for name in schema.columns
+            ),
+        )
+
+
+def suits(conditions: Conditions) -> bool:
+    """Can a look-up of fixed text answer these conditions?"""
+    return all(
+        not isinstance(value, Comparison)
+        or (value.operator not in ("in", "!=") and value.value is not None)
+        for value in conditions.values()
+    )
+
+
+def operator_of(value: object) -> str:
+    """What a condition does with its parameter."""
+    if value is None:
+        return "none"
+    return value.operator if isinstance(value, Comparison) else "="
+
+
+def bare(value: object) -> object:
+    """What a condition compares with."""
+    return value.value if isinstance(value, Comparison) else value
+
+
+def _converter(schema: Schema, name: str, *, postgres: bool) -> Callable[[Any], Any] | None:
+    column = schema.columns[name]
+    revive, kind = column.revive, column.kind
+    if kind in ("text", "integer", "bytes") or (postgres and kind in ("instant", "boolean")):
+        return revive
+    if revive is None:
+        return lambda value: decode(kind, value)
+    return lambda value: revive(decode(kind, value))
+
+
+class PostgresReader:
+    """A pool of asyncpg's own that resets nothing: a look-up leaves nothing behind."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._asyncpg = require("asyncpg", "watchword[postgres]")
+        self._pool: Any = None
+        self._opening = asyncio.Lock()
+
+    async def fetch(self, text: str, values: tuple[Any, ...]) -> Any | None:
+        """The first row; asked again on another connection if this one was dead."""
+        pool = self._pool or await self._open()
+        try:
+            return await self._once(pool, text, values)
+        except (ConnectionError, self._asyncpg.PostgresError, self._asyncpg.InterfaceError) as lost:
+            if not self._is_lost(lost):
+                raise
+        await pool.expire_connections()  # the others are as old
+        return await self._once(pool, text, values)
+
+    def _is_lost(self, error: Exception) -> bool:
+        if isinstance(error, ConnectionError):
+            return True
+        state: Any = getattr(error, "sqlstate", None)
+        if isinstance(state, str):
+            return state.startswith("08") or state in ("57P01", "57P02")  # shut down, crashed
+        return not isinstance(error, ValueError)  # that is a value the client refused
+
+    async def close(self) -> None:
+        """Close every connection."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            try:
+                async with asyncio.timeout(2):
+                    await pool.close()
+            except TimeoutError:
+                pool.terminate()
+
+    async def _once(self, pool: Any, text: str, values: tuple[Any, ...]) -> Any:
+        async with pool.acquire(timeout=self._target.pool_timeout) as connection:
+            return await connection.fetchrow(text, *values)
+
+    async def _open(self) -> Any:
+        async with self._opening:
+            if self._pool is None:
+                self._pool = await self._asyncpg.create_pool(
+                    **postgres_arguments(self._target),
+                    min_size=0,
+                    max_size=self._target.read_pool_size,
+                    init=refuse_replica,
+                    reset=_leave,
+                )
+            return self._pool
+
+
+async def _leave(connection: object) -> None:
+    """Reset nothing."""
+
+
+Asked = tuple[str, tuple[Any, ...], "asyncio.Future[Any]"]
+Answered = list[tuple["asyncio.Future[Any]", Any, BaseException | None]]
+
+
+class SqliteReader:
+    """One thread with a connection that only reads. WAL: it never waits for the writer.
+
+    Look-ups that arrive while the thread is at work go to it together, so a hop between
+    threads, which costs more than the look-up, is shared.
+    """
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._work: queue.SimpleQueue[list[Asked] | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._waiting: list[Asked] = []
+        self._is_busy = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def fetch(self, text: str, values: tuple[Any, ...]) -> Awaitable[Any | None]:
+        """The first row."""
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            self._start(loop)
+        answer: asyncio.Future[Any] = loop.create_future()
+        self._waiting.append((text, values, answer))
+        if not self._is_busy:
+            self._is_busy = True
+            loop.call_soon(self._send)
+        return answer
+
+    async def close(self) -> None:
+        """End the thread; it closes its connection."""
+        self._stop()
+
+    def _start(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._stop()
+        self._loop = loop
+        self._work = queue.SimpleQueue()
+        self._thread = threading.Thread(
+            target=self._read, args=(self._work, loop), name="watchword-sqlite", daemon=True
+        )
+        self._thread.start()
+
+    def _stop(self) -> None:
+        if self._thread is not None:
+            self._work.put(None)
+            self._thread = self._loop = None
+            for _, _, answer in self._waiting:
+                if not answer.done():
+                    answer.set_exception(StoreUnavailable("closed"))
+            self._waiting = []
+            self._is_busy = False
+
+    def _send(self) -> None:
+        batch, self._waiting = self._waiting, []
+        self._work.put(batch)
+
+    def _answer(self, answered: Answered) -> None:
+        for future, row, error in answered:
+            if future.done():
+                continue  # its task was cancelled
+            if error is None:
+                future.set_result(row)
+            else:
+                future.set_exception(error)
+        if self._waiting:
+            self._send()
+        else:
+            self._is_busy = False
+
+    def _read(
+        self, work: "queue.SimpleQueue[list[Asked] | None]", loop: asyncio.AbstractEventLoop
+    ) -> None:
+        connection: sqlite3.Connection | None = None
+        while (batch := work.get()) is not None:
+            answered: Answered = []
+            for text, values, future in batch:
+                try:
+                    if connection is None:
+                        connection = self._connect()
+                    # All rows: a cursor left half read would hold its snapshot.
+                    rows = connection.execute(text, values).fetchall()
+                    answered.append((future, rows[0] if rows else None, None))
+                except Exception as error:  # noqa: BLE001 its asker gets it
+                    answered.append((future, None, error))
+            try:
+                loop.call_soon_threadsafe(self._answer, answered)
+            except RuntimeError:
+                break  # the loop is gone, and with it everyone who waited
+        if connection is not None:
+            connection.close()
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._target.dsn, isolation_level=None)
+        for pragma in (*pragmas(self._target), "PRAGMA query_only = ON"):
+            connection.execute(pragma)
+        return connection

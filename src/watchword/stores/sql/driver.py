@@ -1,0 +1,143 @@
+"""The driver: one SQLite or PostgreSQL database."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, text
+
+from watchword.storage.store import Conditions, Verbs
+from watchword.stores.sql import joining, migrate
+from watchword.stores.sql.direct import Lookups, PostgresReader, SqliteReader, suits
+from watchword.stores.sql.engine import Pool, Target, parse
+from watchword.stores.sql.faults import translated
+from watchword.stores.sql.verbs import Fixed, SqlVerbs
+
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+def driver(url: str, **options: object) -> "SqlDriver":
+    """Make a driver for `sqlite:///path`, `sqlite://` (in memory) or `postgresql://…`.
+
+    Options, as arguments or in the URL's query: `pool_size` and `read_pool_size`
+    (connections), `pool_timeout` and `busy_timeout` (seconds).
+
+    Raises:
+        ConfigurationError: the URL cannot be used, or a package is missing.
+    """
+    return SqlDriver(parse(url, options))
+
+
+class SqlDriver:
+    """A SQLite or PostgreSQL database. It connects when it is first used."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._pool = Pool(target)
+        self._commits = joining.Commits()
+        self._lookups: Lookups | None = None
+        if target.backend == "postgresql":
+            self._reader: PostgresReader | SqliteReader | None = PostgresReader(target)
+        else:
+            # In memory there is one connection, which look-ups must take turns on.
+            self._reader = None if target.in_memory else SqliteReader(target)
+        if self._reader is not None:
+            self._lookups = Lookups(self._pool.engine.dialect, self._reader)
+        self._verbs = _Autonomous(self._pool, self._lookups)
+
+    @property
+    def verbs(self) -> Verbs:
+        """Verbs that commit by themselves."""
+        return self._verbs
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncGenerator[Verbs]:
+        """Verbs that commit together at the end, or not at all if the block raises."""
+        outside = True
+        try:
+            async with self._pool.transaction() as connection:
+
+                async def itself() -> Any:
+                    return connection
+
+                outside = False
+                yield SqlVerbs(Fixed(itself, self._pool.run))
+                outside = True
+        except Exception as error:
+            fault = translated(error) if outside else None
+            if fault is None:
+                raise
+        else:
+            return
+        raise fault  # outside the handler: the cause may quote values
+
+    def joined(self, connection: Any) -> Verbs:
+        """Verbs that write through a caller's own connection and leave the commit to it."""
+        return joining.joined(connection)
+
+    def after_commit(self, connection: Any, then: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run `then` once, after the caller's connection commits; not after a rollback."""
+        self._commits.tell(connection, then)
+
+    async def open(self, records: Sequence[type]) -> None:
+        """Connect and compare the schema; create it in an empty database, under a lock.
+
+        Raises:
+            SchemaBehind, SchemaNewer, StoreUnavailable
+        """
+        if not await self._look(lambda connection: migrate.check(connection, records)):
+            await self._change(lambda connection: migrate.create(connection, records))
+
+    async def close(self) -> None:
+        """Give every connection back."""
+        if self._reader is not None:
+            await self._reader.close()
+        await self._pool.close()
+
+    async def ping(self) -> None:
+        """Ask the database for a sign of life. Raises StoreUnavailable."""
+        await self._look(lambda connection: connection.execute(text("SELECT 1")))
+
+    async def plan(self, records: Sequence[type]) -> tuple[str, ...]:
+        """What `migrate` would do, one statement each; empty if there is nothing to do."""
+        return await self._look(lambda c: tuple(migrate.compare(c, records).texts))
+
+    async def migrate(self, records: Sequence[type]) -> tuple[str, ...]:
+        """Bring the schema up to these records, under a lock; what was done."""
+        return await self._change(lambda connection: migrate.apply(connection, records))
+
+    async def _look(self, step: Callable[[Connection], T]) -> T:
+        try:
+            async with asyncio.timeout(60), self._pool.connection(writes=False) as connection:
+                return await self._pool.run(connection.run_sync(step))
+        except Exception as error:
+            fault = translated(error)
+            if fault is None:
+                raise
+        raise fault
+
+    async def _change(self, step: Callable[[Connection], T]) -> T:
+        try:
+            async with self._pool.transaction() as connection:
+                return await self._pool.run(connection.run_sync(step))
+        except Exception as error:
+            fault = translated(error)
+            if fault is None:
+                raise
+        raise fault
+
+
+class _Autonomous(SqlVerbs):
+    """Verbs that commit by themselves; plain look-ups take the short way."""
+
+    def __init__(self, pool: Pool, lookups: Lookups | None) -> None:
+        super().__init__(pool, reads_again=True)
+        self._lookups = lookups
+
+    async def get(self, kind: type[R], conditions: Conditions) -> R | None:
+        """The record that the pinned key names, if the other conditions hold too."""
+        if self._lookups is not None and suits(conditions):
+            return await self._lookups.get(kind, conditions)
+        return await super().get(kind, conditions)

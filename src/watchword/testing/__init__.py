@@ -1,0 +1,7 @@
+"""What our tests, and our users' tests, are written with."""
+
+from watchword.testing.clock import MovableClock
+from watchword.testing.cost import cheap_hashing
+from watchword.testing.story import Outbox, Story, telling
+
+__all__ = ["MovableClock", "Outbox", "Story", "cheap_hashing", "telling"]

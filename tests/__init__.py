@@ -1,0 +1,1 @@
+"""What Watchword promises, as tests."""

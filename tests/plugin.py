@@ -1,0 +1,160 @@
+"""The project's pytest plugin: markers, `--capabilities`, `--stores`, and no silent skips in CI."""
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Callable, Generator, Iterable
+
+import pytest
+
+MARKERS = {
+    "capability": "capability(*rows): rows of the capability inventory that this test shows",
+    "invariant": "invariant(*numbers): rules that cut across features and that this test holds",
+    "standard": "standard(*sections): requirements of a standard, or CVEs, that this test shows",
+    "real_cost": "real_cost: hashes at the default cost instead of the tests' own",
+    "slow": "slow: takes seconds; scripts/test runs it, scripts/check does not",
+    "long": "long: takes minutes; runs with scripts/test --long only",
+}
+SHOWN = {
+    "capability": re.compile(r"(S[0-4]|DEF)-\d+"),
+    "invariant": re.compile(r"I-\d\d"),
+    "standard": re.compile(r".*\d.*"),  # "13.1", "RFC 6750 §3", "CVE-2026-48710"
+}
+STORES = {"sqlite": re.compile(r"sqlite"), "postgresql": re.compile(r"postgres(ql)?")}
+
+
+def is_long() -> bool:
+    return os.environ.get("WATCHWORD_TEST_LONG", "") not in {"", "0"}
+
+
+def is_ci() -> bool:
+    return os.environ.get("CI", "") not in {"", "0", "false"}
+
+
+@pytest.fixture(scope="session")
+def count() -> Callable[[int, int], int]:
+    """Choose between the short and the full count: `count(20, 500)`."""
+    return lambda short, full: full if is_long() else short
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("watchword")
+    group.addoption(
+        "--capabilities",
+        action="store_true",
+        help="print the rows that are shown and by which tests, without running any",
+    )
+    group.addoption(
+        "--stores",
+        default=",".join(STORES),
+        help=f"run parametrized tests on these stores only (default: {','.join(STORES)})",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for line in MARKERS.values():
+        config.addinivalue_line("markers", line)
+    unknown = set(chosen_stores(config)) - set(STORES)
+    if unknown:
+        raise pytest.UsageError(f"--stores: unknown {sorted(unknown)}; known: {', '.join(STORES)}")
+
+
+def chosen_stores(config: pytest.Config) -> list[str]:
+    return [name.strip() for name in str(config.getoption("--stores")).split(",") if name.strip()]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    faults = [fault for item in items for fault in marker_faults(item)]
+    if faults:
+        raise pytest.UsageError("\n".join(faults))
+    left_out = [pattern for name, pattern in STORES.items() if name not in chosen_stores(config)]
+    away = [item for item in items if any(on_store(item, pattern) for pattern in left_out)]
+    if away:
+        config.hook.pytest_deselected(items=away)
+        items[:] = [item for item in items if item not in away]
+    if not is_long():
+        for item in items:
+            if item.get_closest_marker("long"):
+                item.add_marker(pytest.mark.skip(reason="takes minutes: scripts/test --long"))
+
+
+def marker_faults(item: pytest.Item) -> Iterable[str]:
+    for name, form in SHOWN.items():
+        for marker in item.iter_markers(name):
+            if not marker.args:
+                yield f"{item.nodeid}: {name}() names nothing"
+            for row in marker.args:
+                if not isinstance(row, str) or not form.fullmatch(row):
+                    yield f"{item.nodeid}: {name}({row!r}) does not match {form.pattern}"
+
+
+def on_store(item: pytest.Item, pattern: re.Pattern[str]) -> bool:
+    """Whether the test is parametrized, among other things, with this store."""
+    call = getattr(item, "callspec", None)
+    return call is not None and any(pattern.fullmatch(part) for part in call.id.split("-"))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> bool | None:
+    if not session.config.getoption("--capabilities"):
+        return None
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    write = print if reporter is None else reporter.write_line
+    for line in capability_lines(session.items):
+        write(line)
+    return True
+
+
+def capability_lines(items: Iterable[pytest.Item]) -> Iterable[str]:
+    shown: dict[str, dict[str, None]] = defaultdict(dict)
+    for item in items:
+        test = item.nodeid.split("[")[0]
+        for name in SHOWN:
+            for marker in item.iter_markers(name):
+                for row in marker.args:
+                    shown[row][test] = None
+    width = max((len(row) for row in shown), default=0)
+    yield ""
+    for row in sorted(shown, key=natural):
+        for position, test in enumerate(shown[row]):
+            yield f"{row if position == 0 else '':<{width}}  {test}"
+    yield f"{len(shown)} rows shown"
+
+
+def natural(row: str) -> list[tuple[int, str]]:
+    """Order S2-9 before S2-10."""
+    parts = [part for part in re.split(r"(\d+)", row) if part]
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    expected = hasattr(report, "wasxfail") or item.get_closest_marker("long") is not None
+    if is_ci() and report.skipped and not expected:
+        report.outcome = "failed"
+        report.longrepr = f"skipped, which CI takes for a failure: {reason_of(report.longrepr)}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    if is_ci() and report.skipped:
+        report.outcome = "failed"
+        report.longrepr = (
+            f"{collector.nodeid} skipped, which CI takes for a failure: "
+            f"{reason_of(report.longrepr)}"
+        )
+    return report
+
+
+def reason_of(longrepr: object) -> str:
+    if isinstance(longrepr, tuple):
+        parts: tuple[object, ...] = longrepr
+        return str(parts[-1])
+    return str(longrepr)
