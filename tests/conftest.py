@@ -1,11 +1,27 @@
 """What every test may ask for: a server, and a fresh database on each kind of it."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.servers import Postgres
+from tests.told import work
+from watchword.testing import cheap_hashing
+
+__all__ = ["work"]
+
+HASHING = "tests/unit/crypto/"  # says itself what a hash costs
+
+
+@pytest.fixture(autouse=True)
+def hashing_is_cheap(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Everybody hashes at the test cost but those marked `real_cost`."""
+    if request.node.get_closest_marker("real_cost") or HASHING in request.node.nodeid:
+        yield
+    else:
+        with cheap_hashing():
+            yield
 
 
 @pytest.fixture(scope="session")
@@ -17,7 +33,7 @@ def postgres() -> Iterator[Postgres]:
 
 
 @pytest.fixture
-async def postgres_url(postgres: Postgres) -> AsyncIterator[str]:
+async def postgres_url(postgres: Postgres) -> AsyncGenerator[str, None]:
     """An empty PostgreSQL database."""
     async with postgres.database() as url:
         yield url

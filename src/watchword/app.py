@@ -4,9 +4,8 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import timedelta
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -23,9 +22,10 @@ from watchword.crypto.sealing import Sealer
 from watchword.crypto.signing import Signer
 from watchword.http.body import AuthRoute
 from watchword.http.cache import IdentityCache
-from watchword.http.cookies import Cookies, cookies_for
+from watchword.http.cookies import cookies_for
 from watchword.http.csrf import Csrf, origin_of
 from watchword.http.gate import LOOPBACK_HOSTS, Gate, GateSettings
+from watchword.http.lift import lift
 from watchword.http.problems import Refused, answer_error
 from watchword.http.wiring import Mounting, Wiring
 from watchword.kernel.clock import Clock, SystemClock
@@ -136,17 +136,22 @@ class App:
             self._services[feature.name] = service
             if feature.offers is not None:
                 for port, answer in feature.offers(service).items():
-                    answers = answer if isinstance(answer, tuple) else (answer,)
-                    self._answers.setdefault(port, []).extend(cast("tuple[Any, ...]", answers))
+                    several = isinstance(answer, tuple)
+                    answers = cast("tuple[Any, ...]", answer if several else (answer,))
+                    self._answers.setdefault(port, []).extend(answers)
             if feature.listens is not None:
                 feature.listens(service, self.events)
         self.records: tuple[type, ...] = tuple(
-            {schema_of(kind).name: kind for f in self.features for kind in self._records(f)}.values()
+            {
+                schema_of(kind).name: kind for f in self.features for kind in self._records(f)
+            }.values()
         )
 
     def _records(self, feature: Feature[Any]) -> tuple[type, ...]:
         records = getattr(self._services[feature.name], "records", None)
-        return records if isinstance(records, tuple) else feature.records
+        if isinstance(records, tuple):
+            return cast("tuple[type, ...]", records)
+        return feature.records
 
     def _secret(self, faults: list[str], *, development: bool) -> Secret | None:
         secret = self.core.secret
@@ -158,9 +163,10 @@ class App:
                 "what it prints there, or in a file that WATCHWORD_SECRET_FILE names"
             )
             return None
-        for each in (secret, *self.core.old_secrets):
-            if fault := secret_fault(each, development=development):
-                faults.append(fault)
+        checked = (
+            secret_fault(each, development=development) for each in (secret, *self.core.old_secrets)
+        )
+        faults.extend(fault for fault in checked if fault is not None)
         return secret
 
     # What a caller asks of it
@@ -246,7 +252,9 @@ class App:
                 await self.driver.close()
                 raise
             for job in self._jobs():
-                self._tasks.append(asyncio.create_task(self._work(job), name=f"watchword {job.name}"))
+                self._tasks.append(
+                    asyncio.create_task(self._work(job), name=f"watchword {job.name}")
+                )
             self._loop = asyncio.get_running_loop()
             if self.core.environment == "production" and len(self.core.accept_missing) < 2:
                 _log.warning(
@@ -267,7 +275,7 @@ class App:
         await self.driver.close()
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator["App"]:
+    async def running(self) -> AsyncGenerator["App"]:
         """`async with auth.running():` for scripts and tests."""
         await self.start()
         try:
@@ -298,7 +306,7 @@ class App:
                 more = await job.run()
             except asyncio.CancelledError:
                 raise
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  whatever it was, the next turn may work
                 _log.warning("background work %s failed: %s", job.name, type(error).__name__)
                 more = False
             if more:
@@ -359,8 +367,10 @@ class App:
         inner = app.router.lifespan_context
 
         @asynccontextmanager
-        async def lifespan(host: Any) -> AsyncIterator[Any]:
+        async def lifespan(host: Any) -> AsyncGenerator[Any]:
             _reach_mounted(app)
+            if self.core.lift_guards:
+                lift(app)
             async with self.running(), inner(host) as state:
                 yield state
 
@@ -403,8 +413,10 @@ def _public_url(core: CoreSettings, *, development: bool, served: bool) -> tuple
         return "http://localhost:8000", []
     if url is None:
         return "", [
-            "public_url (WATCHWORD_PUBLIC_URL) is not set: production needs the https address "
-            "that people reach this app at; it is the issuer of tokens and the base of links"
+            (
+                "public_url (WATCHWORD_PUBLIC_URL) is not set: production needs the https address "
+                "that people reach this app at; it is the issuer of tokens and the base of links"
+            )
         ]
     parts = urlsplit(url)
     fault = None
@@ -448,7 +460,7 @@ def _driver(url: str) -> Driver:
     if not found:
         known = ", ".join(sorted({entry.name for entry in entry_points(group="watchword.stores")}))
         raise ConfigurationError(
-            [f"database (WATCHWORD_DATABASE): no driver for {scheme!r}; there are {known or 'none'}"]
+            [f"database (WATCHWORD_DATABASE): no driver {scheme!r}; known: {known or 'none'}"]
         )
     make: Callable[[str], Driver] = next(iter(found)).load()
     return make(url)

@@ -1,7 +1,9 @@
 """`Watchword`: the App that most people want; the only module that lists features."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Unpack
+from typing import Any, Generic, Unpack, cast
+
+from typing_extensions import TypeVar
 
 from watchword.app import App
 from watchword.features.email_change import EmailChanges, email_change
@@ -17,6 +19,8 @@ from watchword.kernel.clock import Clock
 from watchword.kernel.feature import Feature
 from watchword.kernel.settings import CoreOptions
 
+U = TypeVar("U", bound=User, default=User)
+
 # The functions that make features, by name. Whoever gives one of them gives the rest of its kind.
 CATALOGUE = (users, keys, sessions, tokens, passwords, mail, verification, recovery, email_change)
 
@@ -31,18 +35,19 @@ def minimal() -> tuple[Feature[Any], ...]:
     return (users(), sessions(), passwords())
 
 
-class Watchword(App):
+class Watchword(App, Generic[U]):
     """Authentication for a FastAPI app.
 
-        auth = Watchword("sqlite:///app.db")
-        app = FastAPI()
-        auth.install(app)
+    auth = Watchword("sqlite:///app.db")
+    app = FastAPI()
+    auth.install(app)
     """
 
     def __init__(
         self,
         database: str | None = None,
         *,
+        user: type[U] = cast("type[U]", User),  # noqa: B008  a class, not a call of ours
         features: Sequence[Feature[Any]] | None = None,
         clock: Clock | None = None,
         environ: Mapping[str, str] | None = None,
@@ -53,6 +58,7 @@ class Watchword(App):
 
         Args:
             database: `sqlite:///app.db` or `postgresql://…`; else `WATCHWORD_DATABASE`.
+            user: your own subclass of `User`, made with `user_fields`.
             features: what to install, in any order; none given: `standard()`. A feature that
                 another one needs is added with its defaults.
             clock: for tests.
@@ -65,7 +71,7 @@ class Watchword(App):
         """
         super().__init__(
             database,
-            features=standard() if features is None else _with_needs(features),
+            features=_with_needs(_without_users() if features is None else features, user),
             clock=clock,
             environ=environ,
             served=served,
@@ -73,9 +79,9 @@ class Watchword(App):
         )
 
     @property
-    def users(self) -> Users[Any]:
+    def users(self) -> Users[U]:
         """Users: create, find, change, disable, delete."""
-        return self.service(Users)
+        return self.service(cast("type[Users[U]]", Users))
 
     @property
     def keys(self) -> Keys:
@@ -118,10 +124,14 @@ class Watchword(App):
         return self.service(EmailChanges)
 
 
-def _with_needs(features: Sequence[Feature[Any]]) -> tuple[Feature[Any], ...]:
+def _without_users() -> tuple[Feature[Any], ...]:
+    return tuple(feature for feature in standard() if feature.name != "users")
+
+
+def _with_needs(features: Sequence[Feature[Any]], user: type[User]) -> tuple[Feature[Any], ...]:
     """The features given, and the defaults of whatever of ours they need."""
     chosen = {feature.name: feature for feature in features}
-    ours = {feature.name: feature for feature in standard()}
+    ours = {feature.name: feature for feature in standard()} | {"users": users(user)}
     waiting = list(features)
     while waiting:
         for need in waiting.pop().needs:

@@ -152,9 +152,10 @@ def _from_toml(
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         faults.append(f"{path.name} cannot be read: {error}")
         return
-    for name, value in content.items():
+    for name, value in cast("dict[str, object]", content).items():
         if isinstance(value, dict) and name in groups:
-            for key, item in cast("dict[str, object]", value).items():
+            table = cast("dict[str, object]", value)
+            for key, item in table.items():
                 if key in groups[name].model.model_fields:
                     groups[name].offer(key, item, path.name)
                 else:
@@ -180,9 +181,10 @@ def _from_secrets_directory(
     for group in groups.values():
         for name, info in group.model.model_fields.items():
             path = directory / (f"{group.name}__{name}" if group.name else name)
-            if _is_secret(info) and path.is_file():
-                if secret := _read_secret(path, path.name, faults):
-                    group.offer(name, secret, f"secrets directory {path.name}")
+            if not _is_secret(info) or not path.is_file():
+                continue
+            if secret := _read_secret(path, path.name, faults):
+                group.offer(name, secret, f"secrets directory {path.name}")
 
 
 def _read_secret(path: Path, key: str, faults: list[str]) -> Secret | None:
@@ -226,7 +228,7 @@ def _report(group: _Group, made: Settings) -> list[Setting]:
         Setting(
             key=f"{group.name}.{name}" if group.name else name,
             env=group.env(name),
-            value=_shown(group.name, name, written[name]),
+            value=_shown(name, written[name]),
             source=group.found.get(name, (None, "default"))[1],
             description=info.description or "",
         )
@@ -234,7 +236,7 @@ def _report(group: _Group, made: Settings) -> list[Setting]:
     ]
 
 
-def _shown(group: str, name: str, value: object) -> str:
+def _shown(name: str, value: object) -> str:
     if value is None:
         return ""
     if isinstance(value, list):

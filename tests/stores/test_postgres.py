@@ -39,6 +39,15 @@ async def administrator(url: str) -> AsyncGenerator[asyncpg.Connection, None]:
         await connection.close()
 
 
+async def cut(url: str) -> None:
+    """End every connection to this database but our own."""
+    async with administrator(url) as admin:
+        await admin.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+
+
 async def exercise(store: Store, name: str) -> None:
     """Read and write, alone and in a transaction."""
     assert await store.get(Ticket, id="first")
@@ -55,11 +64,7 @@ async def test_it_goes_on_after_every_connection_was_cut(postgres_url: str) -> N
         for number in range(3):
             await asyncio.gather(*(store.get(Ticket, id="first") for _ in range(20)))
             await asyncio.gather(*(store.count(Ticket) for _ in range(20)))
-            async with administrator(postgres_url) as admin:
-                await admin.execute(
-                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                    "WHERE datname = current_database() AND pid <> pg_backend_pid()"
-                )
+            await cut(postgres_url)
             await exercise(store, f"after-{number}")
 
 
@@ -67,15 +72,15 @@ async def test_a_connection_cut_inside_a_transaction_commits_nothing(postgres_ur
     async with opened(postgres_url) as made:
         store = store_of(made)
         await store.insert(ticket("first"))
-        with pytest.raises(StoreUnavailable):
+
+        async def lose() -> None:
             async with store.transaction() as transaction:
                 await transaction.insert(ticket("lost"))
-                async with administrator(postgres_url) as admin:
-                    await admin.execute(
-                        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                        "WHERE datname = current_database() AND pid <> pg_backend_pid()"
-                    )
+                await cut(postgres_url)
                 await transaction.insert(ticket("never"))
+
+        with pytest.raises(StoreUnavailable):
+            await lose()
         await exercise(store, "after")
         assert await store.get(Ticket, id="lost") is None
 

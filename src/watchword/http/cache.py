@@ -90,8 +90,7 @@ class IdentityCache:
 
     def _evicted_since(self, subjects: tuple[Subject, ...], evictions: int) -> bool:
         return any(
-            self._marks.get(subject, (0, 0.0))[0] > evictions
-            for subject in (*subjects, _EVERYONE)
+            self._marks.get(subject, (0, 0.0))[0] > evictions for subject in (*subjects, _EVERYONE)
         )
 
     def _keep(self, key: Key, until: float, identity: Identity) -> None:

@@ -57,8 +57,10 @@ def cookies_for(*, secure: bool) -> Cookies:
     """The table. `secure=False` only on plain http at loopback in development."""
     host = "__Host-" if secure else ""
     return Cookies(
-        session=Cookie(f"{host}session", "/", True, "lax", secure),
-        csrf=Cookie(f"{host}csrf", "/", False, "lax", secure),
+        session=Cookie(
+            name=f"{host}session", path="/", http_only=True, same_site="lax", secure=secure
+        ),
+        csrf=Cookie(name=f"{host}csrf", path="/", http_only=False, same_site="lax", secure=secure),
     )
 
 

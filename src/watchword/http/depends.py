@@ -8,6 +8,7 @@ from fastapi.openapi.models import OAuth2, OAuthFlowPassword, OAuthFlows
 from fastapi.security.base import SecurityBase
 from starlette.exceptions import WebSocketException
 from starlette.requests import HTTPConnection, Request
+from starlette.types import Scope
 
 from watchword.http.body import FORM, content_type, form_of
 from watchword.http.gate import GATE, IDENTITY, FormPending, Gate, Refusal
@@ -62,6 +63,8 @@ class IdentityGuard(SecurityBase):
     """Resolves to the `Identity` of the request; refuses where there is none.
 
     An instance is a FastAPI security scheme, so that "Authorize" in the interactive API works.
+    What it asks and what it gives are methods of their own, so that `lift` can ask them without
+    FastAPI's solver.
     """
 
     def __init__(self) -> None:
@@ -71,14 +74,26 @@ class IdentityGuard(SecurityBase):
             description="An access token, or the session cookie.",
         )
 
-    async def __call__(self, connection: HTTPConnection) -> Identity:
-        # The way of nearly every request: no await, no call.
-        found: Any = connection.scope.get(IDENTITY)
-        if type(found) is Identity:
-            return found
-        return await self._slowly(connection)
+    def refusal(self, identity: Identity, scope: Scope) -> WatchwordError | None:  # noqa: ARG002
+        """Why this identity does not pass; None if it does."""
+        return None
 
-    async def _slowly(self, connection: HTTPConnection) -> Identity:
+    def value(self, identity: Identity) -> Any:
+        """What the handler gets."""
+        return identity
+
+    async def __call__(self, connection: HTTPConnection) -> Any:
+        scope = connection.scope
+        found: Any = scope.get(IDENTITY)
+        # The way of nearly every request has no await in it.
+        if type(found) is not Identity:
+            found = await self._settle(connection)
+        refused = self.refusal(found, scope)
+        if refused is not None:
+            raise Refused(refused)
+        return self.value(found)
+
+    async def _settle(self, connection: HTTPConnection) -> Identity:
         try:
             found = await settled(connection)
         except WatchwordError as error:
@@ -91,23 +106,21 @@ class IdentityGuard(SecurityBase):
 class PrincipalGuard(IdentityGuard):
     """Resolves to the `Principal`."""
 
-    async def __call__(self, connection: HTTPConnection) -> Principal:  # pyright: ignore[reportIncompatibleMethodOverride]
-        found: Any = connection.scope.get(IDENTITY)
-        if type(found) is Identity:
-            return found.principal
-        return (await self._slowly(connection)).principal
+    def value(self, identity: Identity) -> Principal:
+        """The principal."""
+        return identity.principal
 
 
 class UserGuard(IdentityGuard):
     """Resolves to the user; refuses a principal that is none."""
 
-    async def __call__(self, connection: HTTPConnection) -> Any:
-        found: Any = connection.scope.get(IDENTITY)
-        if type(found) is not Identity:
-            found = await self._slowly(connection)
-        if found.user is None:
-            raise Refused(Forbidden("only for users"))
-        return found.user
+    def refusal(self, identity: Identity, scope: Scope) -> WatchwordError | None:  # noqa: ARG002
+        """Clients and services are no users."""
+        return Forbidden("only for users") if identity.user is None else None
+
+    def value(self, identity: Identity) -> Any:
+        """The user."""
+        return identity.user
 
 
 class OptionalUserGuard(IdentityGuard):
@@ -138,29 +151,28 @@ CurrentIdentity = Annotated[Identity, Depends(current_identity)]
 CurrentPrincipal = Annotated[Principal, Depends(current_principal)]
 
 
-class _Requirement(IdentityGuard):
-    def __init__(
-        self, *, role: str | None, verified: bool, fresh: timedelta | None
-    ) -> None:
+class Requirement(IdentityGuard):
+    """What `requires` makes."""
+
+    def __init__(self, *, role: str | None, verified: bool, fresh: timedelta | None) -> None:
         super().__init__()
         self._role = role
         self._verified = verified
         self._fresh = fresh
 
-    async def __call__(self, connection: HTTPConnection) -> Identity:
-        identity = await super().__call__(connection)
+    def refusal(self, identity: Identity, scope: Scope) -> WatchwordError | None:
+        """The first requirement that is not met."""
         principal = identity.principal
         if self._role is not None and self._role not in principal.roles:
-            raise Refused(Forbidden(note=f"lacks role {self._role}"))
+            return Forbidden(note=f"lacks role {self._role}")
         if self._verified and not identity.is_verified:
-            raise Refused(EmailNotVerified())
+            return EmailNotVerified()
         if self._fresh is not None:
-            gate: Gate = connection.scope[GATE]
+            gate: Gate = scope[GATE]
             proven = principal.auth_time
             if proven is None or gate.clock.now() - proven > self._fresh:
-                seconds = int(self._fresh.total_seconds())
-                raise Refused(NotFresh(extra={"max_age": seconds}))
-        return identity
+                return NotFresh(extra={"max_age": int(self._fresh.total_seconds())})
+        return None
 
 
 def requires(
@@ -184,4 +196,4 @@ def requires(
         raise TypeError("requires() takes no permissions yet: use role=…, verified=… or fresh=…")
     if role is not None and not role:
         raise TypeError("requires(role=…) needs the name of a role")
-    return Depends(_Requirement(role=role, verified=verified, fresh=fresh))
+    return Depends(Requirement(role=role, verified=verified, fresh=fresh))

@@ -102,11 +102,11 @@ class Gate:
                 cookie = True
         pending = self._ready()
         if pending is not None or self._settings.dev_hosts is not None:
-            return self._careful(scope, receive, send, bearer, cookie, pending)
-        return self._identify(scope, receive, send, bearer, cookie)
+            return self._careful(scope, receive, send, bearer, cookie=cookie, pending=pending)
+        return self._identify(scope, receive, send, bearer, cookie=cookie)
 
     def _identify(
-        self, scope: Scope, receive: Receive, send: Send, bearer: bytes | None, cookie: bool
+        self, scope: Scope, receive: Receive, send: Send, bearer: bytes | None, *, cookie: bool
     ) -> Awaitable[None]:
         scope[GATE] = self
         if bearer is not None and bearer[:7].lower() == b"bearer ":
@@ -140,6 +140,7 @@ class Gate:
         receive: Receive,
         send: Send,
         bearer: bytes | None,
+        *,
         cookie: bool,
         pending: Awaitable[None] | None,
     ) -> None:
@@ -154,7 +155,7 @@ class Gate:
             return
         if pending is not None:
             await pending
-        await self._identify(scope, receive, send, bearer, cookie)
+        await self._identify(scope, receive, send, bearer, cookie=cookie)
 
     async def _miss(
         self,

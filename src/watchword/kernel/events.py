@@ -73,7 +73,7 @@ class Events:
             if isinstance(event, kind):
                 try:
                     await hook(event)
-                except Exception:
+                except Exception:  # noqa: BLE001  a hook is not ours
                     _log.exception("a hook on %s failed", type(event).__name__)
 
     def evict(self, event: Event) -> None:

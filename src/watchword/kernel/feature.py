@@ -58,9 +58,11 @@ def ordered(features: Iterable[Feature[Any]]) -> tuple[Feature[Any], ...]:
             faults.append(f"feature {feature.name!r} is given twice: keep one")
         by_name[feature.name] = feature
     for feature in by_name.values():
-        for need in feature.needs:
-            if need not in by_name:
-                faults.append(f"feature {feature.name!r} needs {need!r}: add {need}() to features")
+        faults.extend(
+            f"feature {feature.name!r} needs {need!r}: add {need}() to features"
+            for need in feature.needs
+            if need not in by_name
+        )
     if faults:
         raise ConfigurationError(faults)
     done: dict[str, Feature[Any]] = {}

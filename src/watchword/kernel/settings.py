@@ -41,7 +41,9 @@ def format_duration(value: timedelta) -> str:
 def spoken(value: timedelta) -> str:
     """A duration as a person says it: `15 minutes`, `72 hours`."""
     minutes = int(value.total_seconds()) // 60
-    count, unit = (minutes // 60, "hour") if minutes >= 120 and minutes % 60 == 0 else (minutes, "minute")
+    count, unit = (
+        (minutes // 60, "hour") if minutes >= 120 and minutes % 60 == 0 else (minutes, "minute")
+    )
     return f"{count} {unit}{'' if count == 1 else 's'}"
 
 
@@ -106,6 +108,9 @@ class CoreSettings(Settings):
     accept_missing: tuple[Literal["limiter", "events"], ...] = Field(
         default=(), description="safeguards that production may start without"
     )
+    probe_token: SecretText | None = Field(
+        default=None, description="who sends it as a bearer token sees the reasons of /readyz"
+    )
     max_body: int = Field(
         default=2 * 1024 * 1024, ge=16 * 1024, description="largest body of our routes, bytes"
     )
@@ -117,13 +122,15 @@ class CoreSettings(Settings):
         le=timedelta(seconds=2),
         description="how long an identity is believed without asking the store (I-06)",
     )
+    lift_guards: bool = Field(
+        default=True, description="resolve our guards without FastAPI's solver: faster, same answers"
+    )
     hash_threads: int = Field(
         default=0, ge=0, le=64, description="threads that hash; 0 means one a core"
     )
     hash_queue: int = Field(
         default=64, ge=1, le=10_000, description="hashes that may wait; past that, 503"
     )
-
 
 
 class CoreOptions(TypedDict, total=False):
@@ -139,8 +146,10 @@ class CoreOptions(TypedDict, total=False):
     old_secrets: Sequence[Secret | str]
     dev_hosts: Sequence[str]
     accept_missing: Sequence[Literal["limiter", "events"]]
+    probe_token: Secret | str | None
     max_body: int
     cache_size: int
     cache_max_age: timedelta | str
+    lift_guards: bool
     hash_threads: int
     hash_queue: int

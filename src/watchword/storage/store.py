@@ -7,7 +7,7 @@ Drivers implement `Driver` and `Verbs` and know neither realms' rules nor featur
 
 import base64
 import json
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -21,6 +21,7 @@ from watchword.storage.record import Schema, schema_of
 R = TypeVar("R")
 
 Operator = Literal["=", "!=", "<", "<=", ">", ">=", "in"]
+
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
@@ -314,7 +315,7 @@ class Store:
         return await self.verbs.expire(kind, expires=schema.expires, now=now, limit=limit)
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator["Store"]:
+    async def transaction(self) -> AsyncGenerator["Store"]:
         """A store whose writes commit together; inside one, that one.
 
         Events announced in it reach their partners in it and their hooks after the commit.

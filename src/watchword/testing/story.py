@@ -8,8 +8,9 @@
 Needs `httpx`.
 """
 
+import asyncio
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -19,7 +20,7 @@ import httpx
 from fastapi import FastAPI
 
 from watchword.crypto.keys import generate_secret
-from watchword.features.mail import Message, mail
+from watchword.features.mail import Message, OutboxMail, mail
 from watchword.kernel.feature import Feature
 from watchword.presets import Watchword, standard
 from watchword.testing.clock import MovableClock
@@ -72,9 +73,13 @@ class Story:
         return await self.client.post("/auth/register", json=body)
 
     async def mails(self) -> None:
-        """Let the worker send what is due."""
-        while await self.auth.mail.deliver_due():
-            pass
+        """Wait until what is due was sent; the App's own worker may be at it too."""
+        for _ in range(500):
+            while await self.auth.mail.deliver_due():
+                pass
+            if await self.auth.store.count(OutboxMail, is_given_up=False) == 0:
+                return
+            await asyncio.sleep(0.01)
 
     async def verify(
         self, email: str = "ada@example.com", password: str | None = PASSWORD
@@ -134,9 +139,8 @@ async def telling(
     *,
     features: Sequence[Feature[Any]] | None = None,
     app: FastAPI | None = None,
-    migrate: bool = False,
     **options: Any,
-) -> AsyncIterator[Story]:
+) -> AsyncGenerator[Story]:
     """Start an App for a story and stop it afterwards.
 
     Args:

@@ -69,9 +69,7 @@ def routes(changes: EmailChanges, mounting: Mounting) -> None:
         await changes.confirm(body.token)
         return Response(status_code=204)
 
-    @router.post(
-        "/email/undo", status_code=204, responses=documented(InvalidToken, ExpiredToken)
-    )
+    @router.post("/email/undo", status_code=204, responses=documented(InvalidToken, ExpiredToken))
     async def undo(body: Annotated[TokenBody, JsonBody()]) -> Response:
         """Take a change back with the token that the old address got. All sessions end."""
         await changes.undo(body.token)

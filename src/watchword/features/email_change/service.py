@@ -72,9 +72,7 @@ class EmailChanges:
         async with self.store.transaction() as tx:
             if await tx.update(EmailChange, where(user_id=user.id), **wish) is None:
                 await tx.insert(EmailChange(realm=tx.realm, user_id=user.id, **wish))
-            await self.postbox.queue(
-                tx, purpose=CONFIRM, address=address.key, challenge=wish["id"]
-            )
+            await self.postbox.queue(tx, purpose=CONFIRM, address=address.key, challenge=wish["id"])
 
     async def compose(self, request: MailRequest) -> ComposedMail | None:
         """Mint the token that confirms, unless the address is somebody's by now."""
@@ -114,9 +112,7 @@ class EmailChanges:
                 "token": token,
                 "link": None if page is None else f"{page}#{template}={token}",
                 "email": recipient,
-                "ttl": spoken(
-                    self.settings.ttl if template == CONFIRM else self.settings.undo_ttl
-                ),
+                "ttl": spoken(self.settings.ttl if template == CONFIRM else self.settings.undo_ttl),
             },
         )
 
@@ -196,9 +192,7 @@ class EmailChanges:
                 # Whoever changed it on from there must not take it back with a later undo.
                 await tx.erase(EmailUndo, user_id=undo.user_id, changed_at=gt(undo.changed_at))
                 await tx.take(EmailChange, user_id=undo.user_id)
-                await tx.announce(
-                    EmailChangeUndone(realm=tx.realm, at=now, user_id=undo.user_id)
-                )
+                await tx.announce(EmailChangeUndone(realm=tx.realm, at=now, user_id=undo.user_id))
         except Conflict as error:
             raise InvalidToken(note="the old address is somebody's by now") from error
 

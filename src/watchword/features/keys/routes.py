@@ -2,8 +2,8 @@
 
 from starlette.responses import JSONResponse, Response
 
-from watchword.http.wiring import Mounting
 from watchword.features.keys.service import Keys
+from watchword.http.wiring import Mounting
 
 
 def routes(keys: Keys, mounting: Mounting) -> None:

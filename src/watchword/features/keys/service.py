@@ -1,10 +1,11 @@
 """The ring: one active key a purpose and algorithm, and all that still verify."""
 
 import asyncio
+import contextlib
 from dataclasses import dataclass, field
 
 from watchword.crypto.jose import SigningKey
-from watchword.crypto.sealing import Sealer
+from watchword.crypto.sealing import SealBroken, Sealer, SealKeyMissing
 from watchword.features.keys.records import StoredKey
 from watchword.features.keys.settings import KeySettings
 from watchword.kernel.clock import Clock
@@ -90,10 +91,8 @@ class Keys:
             created_at=now,
             activated_at=now,
         )
-        try:
+        with contextlib.suppress(Conflict):  # another worker was first; its key is read next
             await self.store.insert(stored)
-        except Conflict:
-            pass  # another worker was first; its key is read next
 
     async def _read(self) -> None:
         began = self.clock.monotonic()
@@ -116,11 +115,13 @@ class Keys:
     def _unseal(self, stored: StoredKey) -> SigningKey:
         try:
             plain = self.sealer.open(stored.sealed, **self._place(stored.kid))
-        except Exception as error:
+        except (SealBroken, SealKeyMissing) as error:
             raise ConfigurationError(
                 [
-                    f"signing key {stored.kid[:8]}… cannot be opened with the configured secret: "
-                    "restore WATCHWORD_SECRET, or list the former one in WATCHWORD_OLD_SECRETS"
+                    (
+                        f"signing key {stored.kid[:8]}… cannot be opened with the configured secret: "
+                        "restore WATCHWORD_SECRET, or list the former one in WATCHWORD_OLD_SECRETS"
+                    )
                 ]
             ) from error
         return SigningKey.from_private_bytes(stored.kid, stored.algorithm, plain)  # type: ignore[arg-type]

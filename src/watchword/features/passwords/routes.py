@@ -10,10 +10,10 @@ from starlette.responses import JSONResponse
 
 from watchword.features.passwords.service import Passwords
 from watchword.features.sessions import sign_in_answer
-from watchword.features.users import User
 from watchword.features.users import (
     Body,
     Email,
+    User,
     Username,
     given_fields,
     seen,
@@ -22,6 +22,7 @@ from watchword.features.users import (
 )
 from watchword.http.body import FORM, content_type, form_of, takes_form
 from watchword.http.client import client_of
+from watchword.http.csrf import Csrf
 from watchword.http.depends import CurrentIdentity
 from watchword.http.problems import documented
 from watchword.http.wiring import Mounting
@@ -70,8 +71,13 @@ class PasswordChangeBody(Body):
 
 def routes(passwords: Passwords, mounting: Mounting) -> None:
     """Mount the routes of passwords."""
-    router, wiring = mounting.router, mounting.wiring
-    sessions, kind = passwords.sessions, passwords.users.kind
+    _mount_register(passwords, mounting)
+    _mount_login(passwords, mounting)
+    _mount_account(passwords, mounting)
+
+
+def _mount_register(passwords: Passwords, mounting: Mounting) -> None:
+    router, wiring, kind = mounting.router, mounting.wiring, passwords.users.kind
     view = view_of(kind)
     registrations, postboxes = wiring.every(Registrations), wiring.every(Postbox)
     name_required = passwords.users.settings.username_required
@@ -106,7 +112,12 @@ def routes(passwords: Passwords, mounting: Mounting) -> None:
             return Response(
                 b'{"status":"accepted"}', status_code=202, media_type="application/json"
             )
-        return _json(seen(view, user), status=201)
+        return JSONResponse(seen(view, user), status_code=201)
+
+
+def _mount_login(passwords: Passwords, mounting: Mounting) -> None:
+    router, csrf, sessions = mounting.router, mounting.wiring.csrf, passwords.sessions
+    view = view_of(passwords.users.kind)
 
     @router.post(
         "/login",
@@ -129,43 +140,19 @@ def routes(passwords: Passwords, mounting: Mounting) -> None:
     @takes_form
     async def login(request: Request) -> Response:
         """Sign in with address and password, as JSON or as a form of this very origin."""
-        body = await _login_body(request)
+        body = await _login_body(request, csrf)
         transport = sessions.transport(body.transport or sessions.default_transport)
         if transport.name != "bearer":
-            _refuse_cross_site(request, required=False)
+            _refuse_cross_site(request, csrf, required=False)
         user = await passwords.sign_in(email=body.email, password=body.password)
         started = await sessions.start(
             user, amr=(passwords.method,), transport=transport, client=client_of(request)
         )
         return sign_in_answer(started, user, view)
 
-    async def _login_body(request: Request) -> LoginBody:
-        kind = content_type(request)
-        if kind == "application/json":
-            values = await request.json()
-        elif kind == FORM:
-            _refuse_cross_site(request, required=True)
-            values = await form_of(request)
-            # The names of RFC 6749 §4.3.2; what else it may carry means nothing here.
-            values = {
-                **({"email": values["username"]} if "username" in values else {}),
-                **{key: values[key] for key in ("password", "transport") if key in values},
-            }
-        else:
-            raise UnsupportedMediaType
-        try:
-            return LoginBody.model_validate(values)
-        except ValidationError as error:
-            raise RequestValidationError(
-                [{**item, "loc": ("body", *item["loc"])} for item in error.errors()]
-            ) from None
 
-    def _refuse_cross_site(request: Request, *, required: bool) -> None:
-        # A form needs no preflight: another site could sign its visitor in as somebody (I-21).
-        headers = cast("list[tuple[bytes, bytes]]", request.scope["headers"])
-        cross = wiring.csrf.is_cross_site(headers)
-        if cross or (required and cross is None):
-            raise CsrfRefused(note="sign-in from another site")
+def _mount_account(passwords: Passwords, mounting: Mounting) -> None:
+    router, sessions = mounting.router, passwords.sessions
 
     @router.post(
         "/reauthenticate",
@@ -211,8 +198,34 @@ def _acting(identity: Identity) -> tuple[User, str]:
     return identity.user, identity.principal.session_id
 
 
-def _json(content: object, *, status: int) -> Response:
-    return JSONResponse(content, status_code=status)
+async def _login_body(request: Request, csrf: Csrf) -> LoginBody:
+    kind = content_type(request)
+    if kind == "application/json":
+        values = await request.json()
+    elif kind == FORM:
+        _refuse_cross_site(request, csrf, required=True)
+        values = await form_of(request)
+        # The names of RFC 6749 §4.3.2; what else it may carry means nothing here.
+        values = {
+            **({"email": values["username"]} if "username" in values else {}),
+            **{key: values[key] for key in ("password", "transport") if key in values},
+        }
+    else:
+        raise UnsupportedMediaType
+    try:
+        return LoginBody.model_validate(values)
+    except ValidationError as error:
+        raise RequestValidationError(
+            [{**item, "loc": ("body", *item["loc"])} for item in error.errors()]
+        ) from None
+
+
+def _refuse_cross_site(request: Request, csrf: Csrf, *, required: bool) -> None:
+    # A form needs no preflight: another site could sign its visitor in as somebody (I-21).
+    headers = cast("list[tuple[bytes, bytes]]", request.scope["headers"])
+    cross = csrf.is_cross_site(headers)
+    if cross or (required and cross is None):
+        raise CsrfRefused(note="sign-in from another site")
 
 
 def _login_answer() -> dict[str, Any]:

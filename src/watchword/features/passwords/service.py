@@ -62,9 +62,7 @@ class Passwords:
         hashed = await self.hasher.hash(normal(password))
         try:
             async with self.store.transaction() as tx:
-                user = await self.users.within(tx).create(
-                    email=email, by_themselves=True, **fields
-                )
+                user = await self.users.within(tx).create(email=email, by_themselves=True, **fields)
                 await tx.insert(self._record(user.id, hashed))
         except UserAlreadyExists:
             if not silent:
@@ -153,9 +151,7 @@ class Passwords:
             raise InvalidCredentials(note="reauthentication")
         return await self.sessions.renew(session, amr=(self.method,))
 
-    async def change(
-        self, user: User, *, current: str, new: str, keep_session: str | None
-    ) -> None:
+    async def change(self, user: User, *, current: str, new: str, keep_session: str | None) -> None:
         """Set another password for who knows the present one; other sessions end.
 
         Raises:
@@ -188,9 +184,7 @@ class Passwords:
             await self._announce_change(tx, user.id, "change")
 
     async def _keep(self, session_id: str, user: User, epoch: int, tx: Store) -> None:
-        kept = await self.sessions.keep(
-            session_id, was=user.epoch, epoch=epoch, within=tx
-        )
+        kept = await self.sessions.keep(session_id, was=user.epoch, epoch=epoch, within=tx)
         if not kept or epoch != user.epoch + 1:
             raise RevokedToken(note="ended while the password was changed")
 

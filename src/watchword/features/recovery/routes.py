@@ -30,9 +30,7 @@ def routes(recovery: Recovery, mounting: Mounting) -> None:
     """Mount the routes of recovery."""
     router = mounting.router
 
-    @router.post(
-        "/password-reset-request", status_code=202, responses=documented(MailUnavailable)
-    )
+    @router.post("/password-reset-request", status_code=202, responses=documented(MailUnavailable))
     async def ask(body: Annotated[ResetRequestBody, JsonBody()]) -> dict[str, str]:
         """Ask for a mail with a token. The answer is the same for every address."""
         await recovery.request(body.email)

@@ -8,8 +8,7 @@ from pydantic import Field
 from starlette.responses import JSONResponse
 
 from watchword.features.sessions.service import Sessions, Started
-from watchword.features.users import User
-from watchword.features.users import Body, UserView, seen
+from watchword.features.users import Body, User, UserView, seen
 from watchword.http.depends import settled
 from watchword.http.gate import Refusal
 from watchword.http.problems import documented

@@ -294,5 +294,3 @@ class Sessions:
 def agent_digest(client: Client) -> Digest:
     """What a client calls itself, as a digest: replayable, so only ever a hint."""
     return digest_of(client.user_agent, purpose="user-agent")
-
-

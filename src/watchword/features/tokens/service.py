@@ -191,9 +191,7 @@ class Tokens:
             raise InvalidToken(note="unknown family")
         return session
 
-    async def _rotate(
-        self, session: Session, token: RefreshToken, agent: Digest
-    ) -> Pair | None:
+    async def _rotate(self, session: Session, token: RefreshToken, agent: Digest) -> Pair | None:
         now = self.clock.now()
         user = await self._alive(session)
         successor = token.successor()
@@ -227,9 +225,7 @@ class Tokens:
             user=user,
         )
 
-    async def _repeat(
-        self, session: Session, token: RefreshToken, agent: Digest
-    ) -> Pair | None:
+    async def _repeat(self, session: Session, token: RefreshToken, agent: Digest) -> Pair | None:
         """Answer the token just replaced with the same successor, or take it for stolen."""
         grace_until = session.refresh_grace_until
         in_grace = (

@@ -33,26 +33,26 @@ from watchword.kernel.feature import Feature
 __all__ = [
     "AddressProven",
     "Body",
-    "Email",
-    "RegistrationRepeated",
-    "UserEvent",
-    "UserView",
-    "Username",
-    "given_fields",
-    "seen",
-    "view_of",
-    "writable",
     "CurrentUser",
+    "Email",
     "OptionalUser",
     "Own",
+    "RegistrationRepeated",
     "User",
     "UserChanged",
     "UserDeleted",
     "UserEnded",
+    "UserEvent",
     "UserRegistered",
+    "UserView",
+    "Username",
     "Users",
+    "given_fields",
+    "seen",
     "user_fields",
     "users",
+    "view_of",
+    "writable",
 ]
 
 CurrentUser = Annotated[User, Depends(current_user)]
@@ -73,9 +73,7 @@ def users(kind: type[U] = User, **options: Unpack[UserOptions]) -> Feature[Users
     """
 
     def service(wiring: Any) -> Users[U]:
-        return Users(
-            store=wiring.store, settings=wiring.settings, clock=wiring.clock, kind=kind
-        )
+        return Users(store=wiring.store, settings=wiring.settings, clock=wiring.clock, kind=kind)
 
     return Feature(
         name="users",

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from watchword.kernel.errors import FieldError
 
-
 MAX_LETTERS = 254  # RFC 5321 §4.5.3.1.3: a path holds 256 octets, two of them brackets
 
 
@@ -27,7 +26,7 @@ def address_of(text: str) -> Address:
         FieldError: `email_invalid`.
     """
     # Loaded when the first address comes: it costs a sixth of our import time.
-    from email_validator import EmailNotValidError, validate_email
+    from email_validator import EmailNotValidError, validate_email  # noqa: PLC0415
 
     if len(text) > MAX_LETTERS or any(not letter.isprintable() for letter in text):
         raise FieldError("email_invalid", "is no e-mail address")

@@ -5,12 +5,12 @@ from typing import Annotated, Any, cast
 from fastapi import Body as JsonBody
 from fastapi import Response
 
-from watchword.http.wiring import Mounting
 from watchword.features.users.records import User
 from watchword.features.users.service import Users
 from watchword.features.users.shapes import change_body, given_fields, view_of
 from watchword.http.depends import FRESH_FOR, CurrentIdentity, requires
 from watchword.http.problems import documented
+from watchword.http.wiring import Mounting
 from watchword.kernel.errors import (
     CsrfRefused,
     Fault,
@@ -36,7 +36,8 @@ def routes(users: Users[Any], mounting: Mounting) -> None:
 
     @router.patch("/me", response_model=view, responses=documented(NotAuthenticated, CsrfRefused))
     async def change_me(
-        identity: CurrentIdentity, body: Annotated[change, JsonBody()]  # type: ignore[valid-type]
+        identity: CurrentIdentity,
+        body: Annotated[change, JsonBody()],  # type: ignore[valid-type]
     ) -> Any:
         """Change one's own name, settings and writable fields."""
         changes = dict(given_fields(cast("Any", body)))

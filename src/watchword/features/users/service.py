@@ -22,7 +22,7 @@ from watchword.kernel.clock import Clock
 from watchword.kernel.errors import Fault, FieldError, InvalidInput, UserAlreadyExists, UserNotFound
 from watchword.kernel.ids import new_id
 from watchword.storage.errors import Conflict
-from watchword.storage.record import to_json
+from watchword.storage.record import freeze, to_json
 from watchword.storage.store import Page, Paging, Store, plus, where
 
 U = TypeVar("U", bound=User)
@@ -63,7 +63,7 @@ class Users(Generic[U]):
         roles: tuple[str, ...] = (),
         user_settings: Mapping[str, Any] | None = None,
         is_verified: bool = False,
-        id: str | int | UUID | None = None,
+        id: str | int | UUID | None = None,  # noqa: A002  what the field is called
         by_themselves: bool = False,
         **own: Any,
     ) -> U:
@@ -71,6 +71,10 @@ class Users(Generic[U]):
 
         Args:
             email: exactly one address.
+            username: a name to show.
+            roles: any names; none are given by default.
+            user_settings: JSON, bounded by `settings_limit`.
+            is_verified: the caller vouches for the address.
             id: keep an id of your own; whatever it was, it is a text from here on (DEF-22).
             by_themselves: a stranger asked for it: nothing about them is proven.
             own: the fields of your own subclass.
@@ -100,7 +104,7 @@ class Users(Generic[U]):
             **own,
         }
         if user_settings is not None:
-            fields["user_settings"] = user_settings
+            fields["user_settings"] = freeze(user_settings)  # the caller's own dict may change
         user = self.kind(**fields)
         try:
             async with self.store.transaction() as tx:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
@@ -74,4 +74,4 @@ def given_fields(body: BaseModel) -> Mapping[str, Any]:
 
 def seen(view: type[UserView], user: object) -> dict[str, Any]:
     """The JSON form of a user."""
-    return cast("dict[str, Any]", view.model_validate(user).model_dump(mode="json"))
+    return view.model_validate(user).model_dump(mode="json")

@@ -6,8 +6,7 @@ from fastapi import Body as JsonBody
 from fastapi import Response
 from pydantic import Field
 
-from watchword.features.users import OptionalUser
-from watchword.features.users import Body, Email
+from watchword.features.users import Body, Email, OptionalUser
 from watchword.features.verification.service import Verification
 from watchword.http.problems import documented
 from watchword.http.wiring import Mounting
@@ -37,9 +36,7 @@ def routes(verification: Verification, mounting: Mounting) -> None:
     """Mount the routes of verification."""
     router = mounting.router
 
-    @router.post(
-        "/verify-email-request", status_code=202, responses=documented(MailUnavailable)
-    )
+    @router.post("/verify-email-request", status_code=202, responses=documented(MailUnavailable))
     async def ask(body: Annotated[VerificationRequestBody, JsonBody()]) -> dict[str, str]:
         """Ask for a mail with a token. The answer is the same for every address."""
         await verification.request(body.email)
@@ -50,9 +47,7 @@ def routes(verification: Verification, mounting: Mounting) -> None:
         status_code=204,
         responses=documented(InvalidToken, ExpiredToken, InvalidCredentials, CsrfRefused),
     )
-    async def verify(
-        body: Annotated[VerificationBody, JsonBody()], user: OptionalUser
-    ) -> Response:
+    async def verify(body: Annotated[VerificationBody, JsonBody()], user: OptionalUser) -> Response:
         """Prove the address. Without its session or password, older ways in are removed."""
         await verification.verify(
             body.token, password=body.password, acting=user.id if user else None

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, text
@@ -22,7 +23,7 @@ def driver(url: str, **options: object) -> "SqlDriver":
     """Make a driver for `sqlite:///path`, `sqlite://` (in memory) or `postgresql://…`.
 
     Options, as arguments or in the URL's query: `pool_size` and `read_pool_size`
-    (connections), `pool_timeout` and `busy_timeout` (seconds).
+    (connections), `pool_timeout`, `command_timeout` and `busy_timeout` (seconds).
 
     Raises:
         ConfigurationError: the URL cannot be used, or a package is missing.
@@ -119,13 +120,19 @@ class SqlDriver:
         raise fault
 
     async def _change(self, step: Callable[[Connection], T]) -> T:
+        # An index on a large table, or another worker's turn, may take longer than a statement.
+        patient = self._target.backend == "postgresql"
+        pool = Pool(replace(self._target, command_timeout=None)) if patient else self._pool
         try:
-            async with self._pool.transaction() as connection:
-                return await self._pool.run(connection.run_sync(step))
+            async with pool.transaction() as connection:
+                return await pool.run(connection.run_sync(step))
         except Exception as error:
             fault = translated(error)
             if fault is None:
                 raise
+        finally:
+            if patient:
+                await pool.close()
         raise fault
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib
+import sqlite3
 from collections.abc import AsyncGenerator, Awaitable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -10,14 +11,16 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 from sqlalchemy import event, exc
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.util import await_only
 
 from watchword.kernel.errors import ConfigurationError, StoreUnavailable
 
 T = TypeVar("T")
 
 CONNECT_TIMEOUT: Final = 5.0  # seconds
-COMMAND_TIMEOUT: Final = 30.0
 _SQLITE_CONNECTIONS: Final = 4
+# Turning to WAL is refused at once, whatever the busy timeout, while another process does it.
+_WAL_WAITS: Final = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +32,7 @@ class Target:
     pool_size: int = 5  # connections for all but single look-ups
     read_pool_size: int = 5  # connections for single look-ups
     pool_timeout: float = 5.0  # seconds to wait for a free one
+    command_timeout: float | None = 30.0  # seconds a statement may take (PostgreSQL)
     busy_timeout: float = 30.0  # seconds to wait for another process's write (SQLite)
 
     @property
@@ -48,6 +52,7 @@ def parse(url: str, options: Mapping[str, object]) -> Target:
         "pool_size": int,
         "read_pool_size": int,
         "pool_timeout": float,
+        "command_timeout": float,
         "busy_timeout": float,
     }
     query = parse_qsl(parts.query, keep_blank_values=True)
@@ -91,20 +96,21 @@ def require(module: str, extra: str) -> Any:
         ) from error
 
 
-async def refuse_replica(connection: Any) -> None:
-    """Only the primary decides (I-19)."""
-    if await connection.fetchval("SELECT pg_is_in_recovery()"):
-        raise StoreUnavailable("the server is a replica (pg_is_in_recovery): use the primary")
-
-
-def postgres_arguments(target: Target) -> dict[str, Any]:
-    """What asyncpg connects with."""
-    return {
-        "dsn": target.dsn,
-        "timeout": CONNECT_TIMEOUT,
-        "command_timeout": COMMAND_TIMEOUT,
-        "server_settings": {"application_name": "watchword"},
-    }
+async def connected(asyncpg: Any, target: Target) -> Any:
+    """Connect to PostgreSQL, and only to a primary: it decides (I-19)."""
+    connection = await asyncpg.connect(
+        dsn=target.dsn,
+        timeout=CONNECT_TIMEOUT,
+        command_timeout=target.command_timeout,
+        server_settings={"application_name": "watchword"},
+    )
+    try:
+        if await connection.fetchval("SELECT pg_is_in_recovery()"):
+            raise StoreUnavailable("the server is a replica (pg_is_in_recovery): use the primary")
+    except BaseException:
+        connection.terminate()
+        raise
+    return connection
 
 
 def make_engine(target: Target) -> AsyncEngine:
@@ -116,13 +122,7 @@ def _postgres_engine(target: Target) -> AsyncEngine:
     asyncpg = require("asyncpg", "watchword[postgres]")
 
     async def connect() -> Any:
-        connection = await asyncpg.connect(**postgres_arguments(target))
-        try:
-            await refuse_replica(connection)
-        except BaseException:
-            connection.terminate()
-            raise
-        return connection
+        return await connected(asyncpg, target)
 
     engine = create_async_engine(
         "postgresql+asyncpg://",
@@ -166,7 +166,14 @@ def _sqlite_engine(target: Target) -> AsyncEngine:
     def prepare(raw: Any, _: object) -> None:
         cursor = raw.cursor()
         for pragma in pragmas(target):
-            cursor.execute(pragma)
+            for wait in (*_WAL_WAITS, None):
+                try:
+                    cursor.execute(pragma)
+                    break
+                except sqlite3.OperationalError:
+                    if wait is None:
+                        raise
+                    await_only(asyncio.sleep(wait))
         cursor.close()
 
     event.listen(engine.sync_engine, "connect", prepare)

@@ -49,6 +49,18 @@ def translated(error: BaseException, schema: Schema | None = None) -> Exception 
     return None
 
 
+def is_lost(error: BaseException) -> bool:
+    """Did the connection die under a statement, so that another one may answer?"""
+    cause = _cause(error)
+    if isinstance(cause, ConnectionError):
+        return True
+    state: Any = getattr(cause, "sqlstate", None)
+    if isinstance(state, str):
+        return state.startswith("08") or state in ("57P01", "57P02")  # shut down, crashed
+    # What asyncpg says without the server: a value that it refuses, or a dead connection.
+    return type(cause).__module__.startswith("asyncpg") and not isinstance(cause, ValueError)
+
+
 def _is_closed(cause: BaseException) -> bool:
     text = str(cause).lower()
     return isinstance(cause, ValueError) and text in ("no active connection", "connection closed")

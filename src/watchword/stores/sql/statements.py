@@ -9,7 +9,6 @@ from sqlalchemy import (
     Delete,
     Insert,
     Table,
-    Update,
     and_,
     case,
     delete,
@@ -49,7 +48,7 @@ def find(
         if schema.columns[name].optional:
             raise TypeError(f"{schema.name}.{name} may hold nothing and so orders no list")
     columns = [table.c[name] for name in order]
-    statement = get(table, schema, conditions).limit(limit)
+    statement: Any = get(table, schema, conditions).limit(limit)
     if after is not None:
         here = tuple_(*columns)
         there = tuple_(
@@ -71,20 +70,16 @@ def add(table: Table, schema: Schema, record: object) -> Insert:
 
 def change(
     table: Table, schema: Schema, conditions: Conditions, changes: Mapping[str, object]
-) -> Update:
+) -> Any:
     """Change the pinned record where the conditions hold, and return it."""
-    values = {
+    values: dict[str, Any] = {
         name: _sum(table.c[name], literal(value.amount, Stored("integer")))
         if isinstance(value, Plus)
         else value
         for name, value in changes.items()
     }
-    return (
-        update(table)
-        .where(*matching(table, conditions))
-        .values(values)
-        .returning(*_columns(table, schema))
-    )
+    statement: Any = update(table).where(*matching(table, conditions)).values(values)
+    return statement.returning(*_columns(table, schema))
 
 
 def remove(table: Table, conditions: Conditions) -> Delete:

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from watchword.storage.record import Schema, schema_of
 from watchword.storage.store import Conditions
 from watchword.stores.sql import statements
-from watchword.stores.sql.faults import translated
+from watchword.stores.sql.faults import is_lost, translated
 from watchword.stores.sql.tables import table_of
 
 R = TypeVar("R")
@@ -158,7 +158,7 @@ class SqlVerbs:
                 fault = translated(error, schema)
                 if fault is None:
                     raise
-                if again and getattr(error, "connection_invalidated", False):
+                if again and is_lost(error):
                     continue
             break
         assert fault is not None

@@ -1,0 +1,44 @@
+"""The commands, in the order in which people meet them."""
+
+from typing import Annotated
+
+import typer
+
+import watchword
+from watchword.cli.configuration import config
+from watchword.cli.schema import migrate
+from watchword.cli.secret import secret
+from watchword.cli.servers import dev, serve
+from watchword.cli.users import users
+
+app = typer.Typer(
+    name="watchword",
+    help="Watchword: users, sign-in and sessions for FastAPI.\n\n"
+    "A first look: `watchword serve`. An app of your own: `watchword dev hello:app`.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(serve)
+app.command()(dev)
+app.command()(migrate)
+app.command()(config)
+app.add_typer(users, name="users")
+app.add_typer(secret, name="secret")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"watchword {watchword.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def watchword_command(
+    _: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Users, sign-in and sessions for FastAPI."""

@@ -1,0 +1,145 @@
+"""The options that say which Watchword a command works on."""
+
+import importlib
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, cast
+from urllib.parse import unquote
+
+import typer
+
+from watchword.app import App
+from watchword.crypto.keys import generate_secret
+from watchword.kernel.errors import ConfigurationError
+from watchword.kernel.settings import CoreOptions
+from watchword.presets import Watchword, standard
+from watchword.server.serving import Place
+from watchword.sources import load
+
+Data = Annotated[
+    Path,
+    typer.Option(
+        "--data",
+        metavar="DIR",
+        help="The data folder of `watchword serve`: its database, unless one is set elsewhere.",
+    ),
+]
+Database = Annotated[
+    str | None,
+    typer.Option(
+        "--database",
+        metavar="URL",
+        help="The database, for example sqlite:///app.db; else WATCHWORD_DATABASE, "
+        "watchword.toml, and then the one in --data.",
+    ),
+]
+AppName = Annotated[
+    str | None,
+    typer.Option(
+        "--app",
+        metavar="MODULE:APP",
+        help="Your own app, whose Watchword says which database and features there are.",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+DATA = Path("data")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chosen:
+    """The Watchword that a command works on, and the name of its database for people."""
+
+    auth: App
+    database: str
+
+
+def choose(*, data: Path, database: str | None, app: str | None) -> Chosen:
+    """Find or make it.
+
+    Commands only read and write records: neither the secret nor the public URL has a part in
+    that, so none need be set.
+
+    Raises:
+        ConfigurationError: all that is wrong.
+    """
+    if app is not None:
+        if database is not None:
+            raise ConfigurationError(["--app and --database: your app names its own; keep one"])
+        auth = app_named(app)
+        return Chosen(auth=auth, database=shown(auth))
+    loaded = load({}, standard())
+    place = Place(data=data, database=database)
+    url, _ = place.database_in(loaded)
+    options: CoreOptions = {}
+    if loaded.core.secret is None:
+        options["secret"] = generate_secret()
+    if loaded.core.public_url is None:
+        options["public_url"] = "http://localhost"
+    auth = Watchword(url, served=True, **options)
+    return Chosen(auth=auth, database=shown(auth))
+
+
+def shown(auth: App) -> str:
+    """The database's URL without its password."""
+    return next(each.value for each in auth.settings if each.key == "database")
+
+
+def app_named(name: str) -> App:
+    """Import `MODULE:APP` from the working directory and find the Watchword in it.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    module, colon, attribute = name.partition(":")
+    if not colon or not module or not attribute:
+        raise ConfigurationError([f"{name}: write MODULE:APP, for example hello:app"])
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        found: Any = getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise
+        raise ConfigurationError([f"{name}: there is no module {module} here"]) from error
+    except AttributeError as error:
+        raise ConfigurationError([f"{name}: {module} has no {attribute}"]) from error
+    if not isinstance(found, App):
+        found = getattr(getattr(found, "state", None), "watchword", None)
+    if not isinstance(found, App):
+        raise ConfigurationError([f"{name}: no Watchword is installed there"])
+    return found
+
+
+@asynccontextmanager
+async def records(chosen: Chosen, *, may_create: bool = False) -> AsyncGenerator[Watchword]:
+    """Open the database, without starting any background work.
+
+    Raises:
+        ConfigurationError: a SQLite file that is not there, unless it may be made.
+        SchemaBehind, SchemaNewer, StoreUnavailable
+    """
+    file = sqlite_file(chosen.auth)
+    if file is not None and may_create:
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    elif file is not None and not file.exists():
+        raise ConfigurationError(
+            [f"there is no database {file}: name one with --data, --database or --app"]
+        )
+    try:
+        await chosen.auth.driver.open(chosen.auth.records)
+        yield cast("Watchword", chosen.auth)
+    finally:
+        await chosen.auth.driver.close()
+        chosen.auth.hash_pool.close()
+
+
+def sqlite_file(auth: App) -> Path | None:
+    """The file of a SQLite database."""
+    lead = "sqlite:///"
+    url = auth.core.database.partition("?")[0]
+    path = unquote(url.removeprefix(lead))
+    return Path(path) if url.startswith(lead) and path not in ("", ":memory:") else None

@@ -1,0 +1,1 @@
+"""`watchword serve`: Watchword as a server of its own."""

@@ -1,0 +1,51 @@
+"""Alive and ready: what a supervisor asks."""
+
+import hmac
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import JSONResponse
+
+from watchword.kernel.errors import StoreUnavailable
+from watchword.kernel.secrets import Secret
+from watchword.presets import Watchword
+from watchword.server.serving import is_loopback
+
+_NO_STORE = {"Cache-Control": "no-store"}
+_FORWARDING = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
+
+
+def probes(auth: Watchword) -> APIRouter:
+    """The routes `/healthz` and `/readyz`."""
+    router = APIRouter(tags=["server"])
+
+    @router.get("/healthz")
+    async def healthz() -> JSONResponse:
+        """Alive: the process answers. Asks nobody else, so that a lost database restarts nothing."""
+        return JSONResponse({"status": "ok"}, headers=_NO_STORE)
+
+    @router.get("/readyz", responses={503: {"description": "Not ready"}})
+    async def readyz(request: Request) -> JSONResponse:
+        """Ready: the database answers. Why not, only to this machine or to who has the token."""
+        store = "ok"
+        try:
+            await auth.driver.ping()
+        except StoreUnavailable:
+            store = "unavailable"
+        ready = store == "ok"
+        body: dict[str, Any] = {"status": "ok" if ready else "unavailable"}
+        if _may_know(request, auth.core.probe_token):
+            body["reasons"] = {"store": store}
+        return JSONResponse(body, status_code=200 if ready else 503, headers=_NO_STORE)
+
+    return router
+
+
+def _may_know(request: Request, token: Secret | None) -> bool:
+    given = request.headers.get("authorization", "")
+    if token is not None and given[:7].lower() == "bearer ":
+        return hmac.compare_digest(given[7:].encode(), token.reveal().encode())
+    # A proxy on this machine speaks for others.
+    if any(name in request.headers for name in _FORWARDING):
+        return False
+    return request.client is not None and is_loopback(request.client.host)
