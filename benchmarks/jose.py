@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.serialization import load_der_private_key
 from joserfc import jwt as joserfc_jwt
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 
-from watchword.crypto import jose
+from watchword.crypto import jose, signatures
 
 ISSUER = "https://auth.example.com"
 ALGORITHMS: tuple[jose.Algorithm, ...] = ("HS256", "EdDSA", "RS256", "ES256")
@@ -53,7 +53,7 @@ def claims() -> dict[str, object]:
 
 def contenders(algorithm: jose.Algorithm) -> dict[str, Contender]:
     """Each with its key parsed beforehand, told the algorithm, issuer and audience."""
-    key = jose.SigningKey.generate(algorithm)
+    key = signatures.SigningKey.generate(algorithm)
     token = jose.sign(claims(), key=key, typ="at+jwt")
     data = key.private_bytes()
     native = data if algorithm == "HS256" else load_der_private_key(data, password=None)
@@ -106,7 +106,7 @@ def contenders(algorithm: jose.Algorithm) -> dict[str, Contender]:
 
 
 def signature_alone(
-    algorithm: jose.Algorithm, key: jose.SigningKey, public: Any, token: str
+    algorithm: jose.Algorithm, key: signatures.SigningKey, public: Any, token: str
 ) -> Contender:
     """What none can undercut: the bare operation of `cryptography` (of hmac for HS256)."""
     text, _, last = token.rpartition(".")
@@ -139,7 +139,7 @@ def authlib(algorithm: jose.Algorithm, public: Any, token: str) -> Contender:
     return run
 
 
-def jwcrypto(algorithm: jose.Algorithm, key: jose.SigningKey, token: str) -> Contender:
+def jwcrypto(algorithm: jose.Algorithm, key: signatures.SigningKey, token: str) -> Contender:
     from jwcrypto.jwk import JWK  # noqa: PLC0415  a peer that may be missing
     from jwcrypto.jwt import JWT  # noqa: PLC0415
 

@@ -1,15 +1,11 @@
 """Watchword: authentication and authorization for FastAPI and ASGI."""
 
-from importlib.metadata import version as _version
-
 from watchword.features.users import CurrentUser, OptionalUser, Own, User, user_fields
 from watchword.http.depends import CurrentPrincipal, current_user, requires
 from watchword.kernel.errors import ConfigurationError, WatchwordError
 from watchword.kernel.events import Event
 from watchword.kernel.principal import Principal
 from watchword.presets import Watchword
-
-__version__ = _version("watchword")
 
 __all__ = [
     "ConfigurationError",
@@ -22,8 +18,17 @@ __all__ = [
     "User",
     "Watchword",
     "WatchwordError",
-    "__version__",
+    "__version__",  # pyright: ignore[reportUnsupportedDunderAll]
     "current_user",
     "requires",
     "user_fields",
 ]
+
+
+def __getattr__(name: str) -> str:
+    # `importlib.metadata` costs as much as a tenth of FastAPI; few ask for the version.
+    if name == "__version__":
+        from importlib.metadata import version  # noqa: PLC0415
+
+        return version("watchword")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

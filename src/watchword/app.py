@@ -7,7 +7,6 @@ import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, TypeVar, Unpack, cast
 from urllib.parse import urlsplit
@@ -88,6 +87,7 @@ class App:
         self._tasks: list[asyncio.Task[None]] = []
         self._starting: asyncio.Lock | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._process = 0  # where it was started; a forked child inherits a loop that stands still
         self._installed = False
 
         development = self.core.environment == "development"
@@ -224,12 +224,12 @@ class App:
     @property
     def is_started(self) -> bool:
         """Connected, in this process and on this event loop."""
-        return self._loop is not None
+        return self.loop is not None
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop | None:
-        """The event loop it was started on."""
-        return self._loop
+        """The event loop it was started on, in this process."""
+        return self._loop if self._process == os.getpid() else None
 
     async def start(self) -> None:
         """Connect, compare the schema, make what must exist, begin the background work.
@@ -255,6 +255,7 @@ class App:
                 self._tasks.append(
                     asyncio.create_task(self._work(job), name=f"watchword {job.name}")
                 )
+            self._process = os.getpid()
             self._loop = asyncio.get_running_loop()
             if self.core.environment == "production" and len(self.core.accept_missing) < 2:
                 _log.warning(
@@ -455,6 +456,8 @@ def kept_secret(path: Path) -> Secret:
 
 def _driver(url: str) -> Driver:
     """Find a driver by its URL's scheme; drivers are imported when a URL asks for them."""
+    from importlib.metadata import entry_points  # noqa: PLC0415  dear, and only needed here
+
     scheme = url.partition(":")[0].partition("+")[0].lower()
     found = entry_points(group="watchword.stores", name=scheme)
     if not found:

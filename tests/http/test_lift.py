@@ -135,7 +135,7 @@ def _comparable(answer: httpx.Response) -> tuple[int, dict[str, str], Any]:
 async def pair(sqlite_url: str) -> AsyncGenerator[tuple[Story, Story], None]:
     """The same example twice on one database: plain and lifted."""
     async with AsyncExitStack() as stack:
-        secret = "a-secret-of-more-than-thirty-letters-0123456789"  # noqa: S105
+        secret = "a-secret-of-more-than-thirty-letters-0123456789"
         plain = await stack.enter_async_context(
             telling(sqlite_url, app=example(), secret=secret, lift_guards=False)
         )
@@ -164,7 +164,7 @@ async def test_every_answer_is_the_same_whoever_asks(pair: tuple[Story, Story]) 
     for _ in range(3):
         for headers in callers.values():
             for method, path, extra in ASKED:
-                sent = {**extra, "headers": {**headers, **extra.get("headers", {})}}
+                sent: dict[str, Any] = {**extra, "headers": {**headers, **extra.get("headers", {})}}
                 answers = [
                     _comparable(await client_of(story.app).request(method, path, **sent))
                     for story in pair

@@ -11,6 +11,7 @@ from watchword.crypto.base64url import decoded
 from watchword.crypto.hashing import Hasher, HashPool
 from watchword.crypto.keys import RootSecrets, generate_secret
 from watchword.crypto.sealing import SealBroken, Sealer
+from watchword.crypto.signatures import SigningKey
 from watchword.crypto.signing import SignatureRefused, Signer
 from watchword.kernel.errors import InvalidInput, InvalidToken
 from watchword.kernel.secrets import same, unpadded
@@ -20,7 +21,7 @@ SECRETS = RootSecrets(generate_secret())
 SEALER = Sealer(SECRETS)
 SIGNER = Signer(SECRETS, "property")
 KEYS = {
-    key.kid: key for key in (jose.SigningKey.generate("HS256"), jose.SigningKey.generate("ES256"))
+    key.kid: key for key in (SigningKey.generate("HS256"), SigningKey.generate("ES256"))
 }
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
 

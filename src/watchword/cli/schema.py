@@ -43,7 +43,11 @@ async def _migrate(chosen: Chosen, *, plan: bool) -> None:
     finally:
         await driver.close()
         if plan and is_new and file is not None:
-            for path in (file, file.with_name(f"{file.name}-wal"), file.with_name(f"{file.name}-shm")):
+            for path in (
+                file,
+                file.with_name(f"{file.name}-wal"),
+                file.with_name(f"{file.name}-shm"),
+            ):
                 path.unlink(missing_ok=True)
     if not steps:
         typer.echo(f"{chosen.database} is up to date.", err=True)

@@ -117,9 +117,7 @@ def show(
 
 
 @users.command()
-def disable(
-    name: Name, data: Data = DATA, database: Database = None, app: AppName = None
-) -> None:
+def disable(name: Name, data: Data = DATA, database: Database = None, app: AppName = None) -> None:
     """Switch an account off; all its sessions end."""
     _change("disable", "Disabled", name, data=data, database=database, app=app)
 

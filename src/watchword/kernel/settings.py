@@ -123,7 +123,8 @@ class CoreSettings(Settings):
         description="how long an identity is believed without asking the store (I-06)",
     )
     lift_guards: bool = Field(
-        default=True, description="resolve our guards without FastAPI's solver: faster, same answers"
+        default=True,
+        description="resolve guards without FastAPI's solver: faster, same answers",
     )
     hash_threads: int = Field(
         default=0, ge=0, le=64, description="threads that hash; 0 means one a core"

@@ -19,11 +19,13 @@ def probes(auth: Watchword) -> APIRouter:
     """The routes `/healthz` and `/readyz`."""
     router = APIRouter(tags=["server"])
 
+    @router.head("/healthz", include_in_schema=False)
     @router.get("/healthz")
     async def healthz() -> JSONResponse:
         """Alive: the process answers. Asks nobody else, so that a lost database restarts nothing."""
         return JSONResponse({"status": "ok"}, headers=_NO_STORE)
 
+    @router.head("/readyz", include_in_schema=False)
     @router.get("/readyz", responses={503: {"description": "Not ready"}})
     async def readyz(request: Request) -> JSONResponse:
         """Ready: the database answers. Why not, only to this machine or to who has the token."""

@@ -20,7 +20,8 @@ from cryptography.hazmat.primitives.serialization import (
 
 from watchword.crypto import jose
 from watchword.crypto.base64url import decoded
-from watchword.crypto.jose import Algorithm, SigningKey, UnknownKid
+from watchword.crypto.jose import Algorithm, UnknownKid
+from watchword.crypto.signatures import SigningKey
 from watchword.kernel.errors import ExpiredToken, InvalidToken
 from watchword.kernel.secrets import unpadded
 

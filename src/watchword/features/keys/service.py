@@ -3,8 +3,8 @@
 import asyncio
 import contextlib
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, cast
 
-from watchword.crypto.jose import SigningKey
 from watchword.crypto.sealing import SealBroken, Sealer, SealKeyMissing
 from watchword.features.keys.records import StoredKey
 from watchword.features.keys.settings import KeySettings
@@ -12,6 +12,10 @@ from watchword.kernel.clock import Clock
 from watchword.kernel.errors import ConfigurationError
 from watchword.storage.errors import Conflict
 from watchword.storage.store import Paging, Store
+
+if TYPE_CHECKING:
+    from watchword.crypto.jose import Algorithm
+    from watchword.crypto.signatures import SigningKey
 
 ACCESS = "access"
 RELOAD_EVERY = 30.0  # seconds
@@ -22,8 +26,8 @@ RELOAD_UNKNOWN = 5.0  # seconds between reads for unknown kids, whatever the kid
 class _Ring:
     """What this process knows of the keys."""
 
-    active: SigningKey | None = None
-    verifying: dict[str, SigningKey] = field(default_factory=dict[str, SigningKey])
+    active: "SigningKey | None" = None
+    verifying: dict[str, "SigningKey"] = field(default_factory=dict[str, "SigningKey"])
     read_at: float = float("-inf")
 
 
@@ -49,14 +53,14 @@ class Keys:
             await self._make_first()
             await self._read()
 
-    def active(self) -> SigningKey:
+    def active(self) -> "SigningKey":
         """The key that signs now."""
         key = self._ring.active
         if key is None:
             raise RuntimeError("the keys are not open")
         return key
 
-    def verifying(self, kid: str) -> SigningKey | None:
+    def verifying(self, kid: str) -> "SigningKey | None":
         """The key of this id, if tokens signed with it are still believed."""
         return self._ring.verifying.get(kid)
 
@@ -77,7 +81,7 @@ class Keys:
     async def _make_first(self) -> None:
         algorithm = self.settings.algorithm
         # RSA takes a second to find its primes.
-        key = await asyncio.to_thread(SigningKey.generate, algorithm)
+        key = await asyncio.to_thread(_signing_key().generate, algorithm)
         now = self.clock.now()
         sealed = self.sealer.seal(key.private_bytes(), **self._place(key.kid))
         stored = StoredKey(
@@ -112,19 +116,20 @@ class Keys:
         self._ring.active, self._ring.verifying = active, verifying
         self._ring.read_at = began
 
-    def _unseal(self, stored: StoredKey) -> SigningKey:
+    def _unseal(self, stored: StoredKey) -> "SigningKey":
         try:
             plain = self.sealer.open(stored.sealed, **self._place(stored.kid))
         except (SealBroken, SealKeyMissing) as error:
             raise ConfigurationError(
                 [
                     (
-                        f"signing key {stored.kid[:8]}… cannot be opened with the configured secret: "
+                        f"signing key {stored.kid[:8]}… was sealed under another secret: "
                         "restore WATCHWORD_SECRET, or list the former one in WATCHWORD_OLD_SECRETS"
                     )
                 ]
             ) from error
-        return SigningKey.from_private_bytes(stored.kid, stored.algorithm, plain)  # type: ignore[arg-type]
+        algorithm = cast("Algorithm", stored.algorithm)
+        return _signing_key().from_private_bytes(stored.kid, algorithm, plain)
 
     def _place(self, kid: str) -> dict[str, str]:
         return {
@@ -133,3 +138,10 @@ class Keys:
             "key": kid,
             "field": "sealed",
         }
+
+
+def _signing_key() -> "type[SigningKey]":
+    # The JOSE library behind it is loaded by whoever opens a ring, not by `import watchword`.
+    from watchword.crypto.signatures import SigningKey  # noqa: PLC0415
+
+    return SigningKey
