@@ -47,7 +47,7 @@ class Watchword(App, Generic[U]):
         self,
         database: str | None = None,
         *,
-        user: type[U] = cast("type[U]", User),  # noqa: B008  a class, not a call of ours
+        user: type[U] = User,  # pyright: ignore[reportArgumentType]
         features: Sequence[Feature[Any]] | None = None,
         clock: Clock | None = None,
         environ: Mapping[str, str] | None = None,

@@ -13,7 +13,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from tests.told import ADA, PASSWORD, Story, browser, problem, telling
-from watchword.crypto.jose import SigningKey, sign
+from watchword.crypto.jose import sign
+from watchword.crypto.signatures import SigningKey
 from watchword.testing.story import bearer
 
 REQUIRED = ("iss", "aud", "sub", "client_id", "sid", "jti", "iat", "exp", "scope")
@@ -311,7 +312,7 @@ async def test_every_kind_of_token_opens_its_own_door_only(story: Story) -> None
 async def test_another_curve_with_our_kid_is_refused(story: Story) -> None:
     _, header, claims = await real(story)
     stranger = ec.generate_private_key(ec.SECP256R1())
-    from watchword.crypto.jose import ECKey
+    from joserfc.jwk import ECKey
 
     theirs = SigningKey(header["kid"], "ES256", ECKey.import_key(stranger))
     await refused(story, sign(claims, key=theirs, typ="at+jwt"))
