@@ -33,7 +33,7 @@ class Session:
     seen_at: datetime
     idle_expires_at: datetime
     expires_at: datetime  # the absolute end
-    delete_at: datetime  # when the row may go; never before `expires_at`
+    delete_at: datetime  # when the row may go: a while after the session is over
     cookie_digest: Digest | None = None
     refresh_family: Digest | None = None  # of the 128 bits that select the family
     refresh_current: Digest | None = None  # of the 256 bits that prove the generation

@@ -141,6 +141,7 @@ class Sessions:
                 where(id=session_id, ended_at=None),
                 ended_at=now,
                 ended_why=why,
+                delete_at=now + self.settings.kept_after_end,
                 refresh_successor=None,
                 refresh_grace_until=None,
             )
