@@ -1,6 +1,6 @@
 """Which JOSE library verifies our tokens fastest, on the whole way from text to judged claims.
 
-    python -m benchmarks.jose [--rounds 30] [--json FILE]
+    python -m benchmarks jose [--rounds 30] [--json FILE]
 
 Rounds are interleaved, so that a busy moment of the machine hits all alike; medians and the
 middle half are printed. authlib and jwcrypto are measured where they can be imported.
@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -200,11 +200,11 @@ def import_times(*, rounds: int = 7) -> dict[str, float]:
     return {name: median(times) - floor for name, times in samples.items() if name != "nothing"}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.jose", description=__doc__)
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks jose", description=__doc__)
     parser.add_argument("--rounds", type=int, default=30, help="of 200 tokens each")
     parser.add_argument("--json", type=Path, help="also write the numbers here")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     warnings.simplefilter("ignore")  # of peers, about EdDSA's name and about one another
     libraries = [
         f"{name} {version(name)}"

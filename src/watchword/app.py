@@ -4,14 +4,16 @@ import asyncio
 import contextlib
 import logging
 import os
+import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar, Unpack, cast
 from urllib.parse import urlsplit
 
-from fastapi import APIRouter, FastAPI
+from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
@@ -26,6 +28,7 @@ from watchword.http.csrf import Csrf, origin_of
 from watchword.http.gate import LOOPBACK_HOSTS, Gate, GateSettings
 from watchword.http.lift import lift
 from watchword.http.problems import Refused, answer_error
+from watchword.http.routers import OwnRouter
 from watchword.http.wiring import Mounting, Wiring
 from watchword.kernel.clock import Clock, SystemClock
 from watchword.kernel.errors import ConfigurationError, FeatureNotInstalled, WatchwordError
@@ -352,18 +355,7 @@ class App:
             clock=self.clock,
             ready=self._ready,
         )
-        for feature in self.features:
-            if feature.routes is not None:
-                mounting = Mounting(
-                    wiring=self._wirings[feature.name],
-                    router=APIRouter(
-                        prefix=self.core.prefix, route_class=AuthRoute, tags=[feature.name]
-                    ),
-                    root=APIRouter(route_class=AuthRoute, tags=[feature.name]),
-                )
-                feature.routes(self._services[feature.name], mounting)
-                app.include_router(mounting.router)
-                app.include_router(mounting.root)
+        self._mount(app)
         _answer_errors_in(app)
         inner = app.router.lifespan_context
 
@@ -378,8 +370,25 @@ class App:
         app.router.lifespan_context = lifespan
         self._point_openapi_at_login(app)
 
+    def _mount(self, app: FastAPI) -> None:
+        ours = OwnRouter()
+        for feature in self.features:
+            if feature.routes is None:
+                continue
+            tags: list[str | Enum] = [feature.name]
+            mounting = Mounting(
+                wiring=self._wirings[feature.name],
+                router=OwnRouter(prefix=self.core.prefix, route_class=AuthRoute, tags=tags),
+                root=OwnRouter(route_class=AuthRoute, tags=tags),
+            )
+            feature.routes(self._services[feature.name], mounting)
+            for router in (mounting.router, mounting.root):
+                if router.routes:
+                    ours.include_router(router)
+        app.include_router(ours)
+
     def _ready(self) -> Awaitable[None] | None:
-        return None if self._loop is not None else self.start()
+        return None if self.loop is not None else self.start()
 
     def _point_openapi_at_login(self, app: FastAPI) -> None:
         generate = app.openapi
@@ -442,7 +451,7 @@ def kept_secret(path: Path) -> Secret:
     if not path.exists():
         # Written whole under another name, then linked: a second process that starts at the
         # same moment either loses the link or reads a complete file.
-        draft = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+        draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}.tmp")
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as file:
             file.write(generate_secret().reveal() + "\n")

@@ -1,6 +1,7 @@
 """Where settings come from: arguments, environment, `watchword.toml`, a file per secret."""
 
 import os
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from watchword.kernel.secrets import Secret
 from watchword.kernel.settings import CoreSettings, Settings
 
 PREFIX = "WATCHWORD_"
+_PASSWORD_IN_QUERY = re.compile(r"([?&][^=&]*(?:password|secret|token)[^=&]*=)[^&]*", re.IGNORECASE)
 # Read by the loader or the command line, not settings themselves.
 _OURS = frozenset({"WATCHWORD_CONFIG", "WATCHWORD_SECRETS_DIR", "WATCHWORD_SERVE"})
 _TESTS = "WATCHWORD_TEST_"
@@ -153,8 +155,8 @@ def _from_toml(
         faults.append(f"{path.name} cannot be read: {error}")
         return
     for name, value in cast("dict[str, object]", content).items():
-        if isinstance(value, dict) and name in groups:
-            table = cast("dict[str, object]", value)
+        table = _table(value)
+        if table is not None and name in groups:
             for key, item in table.items():
                 if key in groups[name].model.model_fields:
                     groups[name].offer(key, item, path.name)
@@ -166,6 +168,10 @@ def _from_toml(
             faults.append(f"{path.name}: {name} is not known: remove it")
         else:
             placed[0].offer(placed[1], value, path.name)
+
+
+def _table(value: object) -> dict[str, object] | None:
+    return cast("dict[str, object]", value) if isinstance(value, dict) else None
 
 
 def _from_secrets_directory(
@@ -242,8 +248,11 @@ def _shown(name: str, value: object) -> str:
     if isinstance(value, list):
         return ", ".join(str(item) for item in cast("list[object]", value))
     text = str(value).lower() if isinstance(value, bool) else str(value)
-    if name in ("database", "url") and "@" in text:
-        scheme, _, rest = text.partition("://")
-        account, _, place = rest.rpartition("@")
-        return f"{scheme}://{account.partition(':')[0]}:***@{place}"
+    if name in ("database", "url"):
+        text = re.sub(r"([?&]\w*password=)[^&#]*", r"\1***", text)
+        if "@" in text:
+            scheme, _, rest = text.partition("://")
+            account, _, place = rest.rpartition("@")
+            user, colon, _ = account.partition(":")
+            return f"{scheme}://{user}{colon and ':***'}@{place}"
     return text

@@ -21,7 +21,7 @@ import threading
 from collections.abc import Coroutine
 from concurrent.futures import CancelledError, Future
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from watchword.app import App
 
@@ -50,7 +50,7 @@ class Blocking:
         self._thread: threading.Thread | None = None
         self._process = 0
 
-    def __enter__(self) -> "Blocking":
+    def __enter__(self) -> Self:
         if self._own is not None:
             raise NotRunnable("this is running already")
         _refuse_on_a_loop(None)

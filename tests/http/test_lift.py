@@ -1,6 +1,7 @@
 """Lifted guards answer as plain ones do: same status, headers, body, and OpenAPI."""
 
-from collections.abc import AsyncGenerator
+import functools
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import Annotated, Any
@@ -9,9 +10,14 @@ import httpx
 import pytest
 from fastapi import APIRouter, Body, Depends, FastAPI, Form, Request
 from pydantic import BaseModel
+from starlette.requests import HTTPConnection
+from starlette.responses import PlainTextResponse
 
-from watchword import CurrentPrincipal, CurrentUser, OptionalUser, current_user, requires
+from watchword import CurrentPrincipal, CurrentUser, OptionalUser, User, current_user, requires
+from watchword.http.depends import UserGuard
 from watchword.http.lift import lift
+from watchword.http.problems import Refused
+from watchword.kernel.errors import Forbidden
 from watchword.testing import Story, telling
 from watchword.testing.story import bearer, client_of
 
@@ -205,3 +211,47 @@ async def test_lifting_twice_changes_nothing(pair: tuple[Story, Story]) -> None:
     """A second start of the same app lifts no route again."""
     _, lifted = pair
     assert lift(lifted.app) == 0
+
+
+async def test_what_is_not_all_ours_is_never_lifted(sqlite_url: str) -> None:
+    """A subclassed guard, a wrapped route and a wrapped handler keep all that they check."""
+    app = FastAPI()
+
+    class Nobody(UserGuard):
+        async def __call__(self, connection: HTTPConnection) -> Any:
+            await super().__call__(connection)
+            raise Refused(Forbidden())
+
+    def wrapped(handler: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(handler)
+        def outer(*args: Any, **kwargs: Any) -> Any:
+            return handler(*args, **kwargs)
+
+        return outer
+
+    @app.get("/own-guard")
+    async def own_guard(user: Annotated[User, Depends(Nobody())]) -> str:
+        return user.email
+
+    @app.get("/walled")
+    async def walled(user: CurrentUser) -> str:
+        return user.email
+
+    @app.get("/wrapped")
+    @wrapped
+    async def inside(user: CurrentUser) -> str:
+        return user.email
+
+    async def wall(scope: Any, receive: Any, send: Any) -> None:
+        await PlainTextResponse("no", status_code=403)(scope, receive, send)
+
+    next(route for route in app.routes if getattr(route, "path", "") == "/walled").app = wall  # type: ignore[attr-defined]
+    async with telling(sqlite_url, app=app) as story:
+        lift(app)
+        await story.join()
+        token = bearer((await story.log_in())["access_token"])
+        answers = {
+            path: (await story.client.get(path, headers=token)).status_code
+            for path in ("/own-guard", "/walled", "/wrapped")
+        }
+    assert answers == {"/own-guard": 403, "/walled": 403, "/wrapped": 200}

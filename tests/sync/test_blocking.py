@@ -5,7 +5,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, assert_type
@@ -77,7 +77,11 @@ def test_threads_share_it(sqlite_url: str) -> None:
     auth = made(sqlite_url)
     with blocking(auth) as run, ThreadPoolExecutor(8) as threads:
         names = [f"user{number}@example.com" for number in range(24)]
-        list(threads.map(lambda name: run(auth.users.create(email=name)), names))
+
+        def create(name: str) -> User:
+            return run(auth.users.create(email=name))
+
+        list(threads.map(create, names))
         found: Page[Any] = run(auth.users.page())
         assert {user.email for user in found.items} == set(names)
 
@@ -181,7 +185,7 @@ def test_a_forked_child_is_told_instead_of_waiting_for_ever(sqlite_url: str) -> 
 
 
 @contextmanager
-def served(app: FastAPI) -> Iterator[httpx.Client]:
+def served(app: FastAPI) -> Generator[httpx.Client]:
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="on"))
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
@@ -225,8 +229,8 @@ def test_def_handlers_use_the_servers_loop(database_url: str) -> None:
         assert client.get("/name", headers=bearer(token)).json() == "ada@example.com on True"
         assert "await the coroutine" in client.get("/wrong").json()
         with ThreadPoolExecutor(8) as threads:
-            answers = threads.map(lambda _: client.get("/name", headers=bearer(token)), range(32))
-            assert {answer.status_code for answer in answers} == {200}
+            asked = [threads.submit(client.get, "/name", headers=bearer(token)) for _ in range(32)]
+            assert {answer.result().status_code for answer in asked} == {200}
         with run as same:  # entering it there starts nothing
             assert same is run
         names = {thread.name for thread in threading.enumerate()}

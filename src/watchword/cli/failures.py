@@ -7,8 +7,14 @@ FAILED = 1
 USAGE = 2  # the command or the settings must be changed
 
 
+class Usage(Exception):
+    """The command line asks for what cannot be; the text says what to write instead."""
+
+
 def explained(error: Exception) -> tuple[str, int] | None:
     """The text and the exit code; None for what we did not foresee."""
+    if isinstance(error, Usage):
+        return f"watchword: {error}", USAGE
     if isinstance(error, ConfigurationError):
         return str(error), USAGE
     if isinstance(error, InvalidInput):

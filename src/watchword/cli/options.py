@@ -12,8 +12,8 @@ from urllib.parse import unquote
 import typer
 
 from watchword.app import App
+from watchword.cli.failures import Usage
 from watchword.crypto.keys import generate_secret
-from watchword.kernel.errors import ConfigurationError
 from watchword.kernel.settings import CoreOptions
 from watchword.presets import Watchword, standard
 from watchword.server.serving import Place
@@ -64,11 +64,11 @@ def choose(*, data: Path, database: str | None, app: str | None) -> Chosen:
     that, so none need be set.
 
     Raises:
-        ConfigurationError: all that is wrong.
+        Usage, ConfigurationError: all that is wrong.
     """
     if app is not None:
         if database is not None:
-            raise ConfigurationError(["--app and --database: your app names its own; keep one"])
+            raise Usage("--app and --database: your app names its own; keep one")
         auth = app_named(app)
         return Chosen(auth=auth, database=shown(auth))
     loaded = load({}, standard())
@@ -92,11 +92,11 @@ def app_named(name: str) -> App:
     """Import `MODULE:APP` from the working directory and find the Watchword in it.
 
     Raises:
-        ConfigurationError: there is none.
+        Usage: there is none.
     """
     module, colon, attribute = name.partition(":")
     if not colon or not module or not attribute:
-        raise ConfigurationError([f"{name}: write MODULE:APP, for example hello:app"])
+        raise Usage(f"{name}: write MODULE:APP, for example hello:app")
     if "" not in sys.path:
         sys.path.insert(0, "")
     try:
@@ -104,13 +104,13 @@ def app_named(name: str) -> App:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise
-        raise ConfigurationError([f"{name}: there is no module {module} here"]) from error
+        raise Usage(f"{name}: there is no module {module} here") from error
     except AttributeError as error:
-        raise ConfigurationError([f"{name}: {module} has no {attribute}"]) from error
+        raise Usage(f"{name}: {module} has no {attribute}") from error
     if not isinstance(found, App):
         found = getattr(getattr(found, "state", None), "watchword", None)
     if not isinstance(found, App):
-        raise ConfigurationError([f"{name}: no Watchword is installed there"])
+        raise Usage(f"{name}: no Watchword is installed there")
     return found
 
 
@@ -119,16 +119,14 @@ async def records(chosen: Chosen, *, may_create: bool = False) -> AsyncGenerator
     """Open the database, without starting any background work.
 
     Raises:
-        ConfigurationError: a SQLite file that is not there, unless it may be made.
+        Usage: a SQLite file that is not there, unless it may be made.
         SchemaBehind, SchemaNewer, StoreUnavailable
     """
     file = sqlite_file(chosen.auth)
     if file is not None and may_create:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     elif file is not None and not file.exists():
-        raise ConfigurationError(
-            [f"there is no database {file}: name one with --data, --database or --app"]
-        )
+        raise Usage(f"there is no database {file}: name one with --data, --database or --app")
     try:
         await chosen.auth.driver.open(chosen.auth.records)
         yield cast("Watchword", chosen.auth)

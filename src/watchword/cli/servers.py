@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
+from watchword.cli.failures import Usage
 from watchword.cli.options import DATA
-from watchword.kernel.errors import ConfigurationError
 from watchword.server.serving import Place, Serving
 
 _REMEDY = 'the server is not installed: pip install "watchword[server]"'
@@ -68,14 +68,14 @@ def dev(
 
 def _without_server(error: ImportError) -> Exception:
     if (error.name or "").partition(".")[0] in {"uvicorn", "httptools", "h11"}:
-        return ConfigurationError([_REMEDY])
+        return Usage(_REMEDY)
     return error
 
 
 def _check_name(app: str) -> None:
     module, colon, attribute = app.partition(":")
     if not colon or not module or not attribute:
-        raise ConfigurationError([f"{app}: write MODULE:APP, for example hello:app"])
+        raise Usage(f"{app}: write MODULE:APP, for example hello:app")
     here = os.getcwd()  # noqa: PTH109  sys.path holds texts
     if here not in sys.path:
         sys.path.insert(0, here)
@@ -84,4 +84,4 @@ def _check_name(app: str) -> None:
     except ModuleNotFoundError:
         found = None
     if found is None:
-        raise ConfigurationError([f"{app}: there is no module {module} in {here}"])
+        raise Usage(f"{app}: there is no module {module} in {here}")

@@ -9,9 +9,9 @@ import typer
 from rich.console import Console
 
 from watchword.cli.configuration import print_table, printable
+from watchword.cli.failures import Usage
 from watchword.cli.options import DATA, AppName, Data, Database, Json, choose, records
 from watchword.features.users import User, seen, view_of
-from watchword.kernel.errors import ConfigurationError
 
 users = typer.Typer(no_args_is_help=True, help="Users.", rich_markup_mode=None)
 
@@ -139,7 +139,7 @@ def delete(
     """Delete a user and all that is kept of them. There is no way back."""
     if not yes:
         if not sys.stdin.isatty():
-            raise ConfigurationError(["there is nobody to ask: give --yes to delete"])
+            raise Usage("there is nobody to ask: give --yes to delete")
         typer.confirm(f"Delete {printable(name)}?", abort=True)
     _change("delete", "Deleted", name, data=data, database=database, app=app)
 
@@ -162,7 +162,7 @@ def _password(*, from_stdin: bool) -> str:
         text = sys.stdin.readline()
         return text.removesuffix("\n").removesuffix("\r")
     if not sys.stdin.isatty():
-        raise ConfigurationError(["there is no terminal to ask at: give --password-stdin"])
+        raise Usage("there is no terminal to ask at: give --password-stdin")
     return str(typer.prompt("Password", hide_input=True, confirmation_prompt=True, err=True))
 
 

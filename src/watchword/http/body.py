@@ -1,7 +1,7 @@
 """Reading bodies: bounded, of the right type, and nothing in them that a text cannot hold."""
 
 import json
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Annotated, Any, NoReturn, cast
 from urllib.parse import parse_qsl
 
@@ -9,10 +9,10 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import AfterValidator
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from watchword.http.problems import Refused, from_validation, problem, unexpected
+from watchword.http.problems import MAX_FAULTS, Refused, from_validation, problem, unexpected
 from watchword.kernel.errors import (
     Fault,
     FieldError,
@@ -25,6 +25,7 @@ from watchword.kernel.errors import (
 FORM = "application/x-www-form-urlencoded"
 MAX_FIELDS = 50  # of a form; CVE row 52
 MAX_DEPTH = 32  # of a JSON value
+MAX_VALUES = 5000  # in one JSON body
 
 
 class AuthRoute(APIRoute):
@@ -49,7 +50,7 @@ class AuthRoute(APIRoute):
                 return problem(error.error)
             except WatchwordError as error:
                 return problem(error)
-            except HTTPException:
+            except (HTTPException, ClientDisconnect):
                 raise
             except Exception as error:  # noqa: BLE001  the last resort (16.5.4)
                 return unexpected(error)
@@ -128,30 +129,42 @@ def parse_json(body: bytes) -> Any:
     except (ValueError, RecursionError) as error:
         raise MalformedBody from error
     faults: list[Fault] = []
-    _inspect(value, "", 0, faults)
+    for path, fault in _faults(value):
+        faults.append(Fault(path or "body", *fault))
+        if len(faults) == MAX_FAULTS:
+            break
     if faults:
-        raise InvalidInput(faults[:20])
+        raise InvalidInput(faults)
     return value
 
 
-def _inspect(value: Any, path: str, depth: int, faults: list[Fault]) -> None:
-    if depth > MAX_DEPTH:
-        raise MalformedBody("nested too deeply")
-    if isinstance(value, str):
-        if fault := _text_fault(value):
-            faults.append(Fault(path or "body", *fault))
-    elif isinstance(value, float):
-        if value in (float("inf"), float("-inf")):
-            faults.append(Fault(path or "body", "number_too_large", "is out of range"))
-    elif isinstance(value, dict):
-        for name, item in cast("dict[str, Any]", value).items():
-            if _text_fault(name):
-                faults.append(Fault(path or "body", "not_a_text", "has a name that is no text"))
-            else:
-                _inspect(item, f"{path}.{name}" if path else name, depth + 1, faults)
-    elif isinstance(value, list):
-        for index, item in enumerate(cast("list[Any]", value)):
-            _inspect(item, f"{path}.{index}" if path else str(index), depth + 1, faults)
+def _faults(value: Any) -> Iterator[tuple[str, tuple[str, str]]]:
+    """What a text or a number of ours cannot be, wherever it stands."""
+    waiting: list[tuple[Any, str, int]] = [(value, "", 0)]
+    seen = 0
+    while waiting:
+        item, path, depth = waiting.pop()
+        seen += 1
+        if seen > MAX_VALUES or depth > MAX_DEPTH:
+            raise MalformedBody("holds too much, or is nested too deeply")
+        if isinstance(item, str):
+            if fault := _text_fault(item):
+                yield path, fault
+        elif isinstance(item, float):
+            if item in (float("inf"), float("-inf")):
+                yield path, ("number_too_large", "is out of range")
+        elif isinstance(item, dict):
+            for name, inner in cast("dict[str, Any]", item).items():
+                if _text_fault(name):
+                    yield path, ("not_a_text", "has a name that is no text")
+                else:
+                    waiting.append((inner, f"{path}.{name}" if path else name, depth + 1))
+        elif isinstance(item, list):
+            inner_items = cast("list[Any]", item)
+            if len(inner_items) + len(waiting) > MAX_VALUES:
+                raise MalformedBody("holds too much, or is nested too deeply")
+            for index, inner in enumerate(inner_items):
+                waiting.append((inner, f"{path}.{index}" if path else str(index), depth + 1))
 
 
 def _text_fault(text: str) -> tuple[str, str] | None:

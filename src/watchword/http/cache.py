@@ -54,7 +54,8 @@ class IdentityCache:
         return await asyncio.shield(task)
 
     def _finished(self, key: Key, task: asyncio.Task[Identity]) -> None:
-        self._reads.pop(key, None)
+        if self._reads.get(key) is task:
+            del self._reads[key]
         if not task.cancelled():
             task.exception()  # seen, even if everyone who waited has gone
 
@@ -71,6 +72,8 @@ class IdentityCache:
     def evict(self, subjects: tuple[Subject, ...]) -> None:
         """Forget all that rests on these, and let no read that is under way bring it back."""
         self._evictions += 1
+        # Whoever asks from now on does not share a read that began before.
+        self._reads.clear()
         now = self._clock.monotonic()
         for subject in subjects:
             self._marks[subject] = (self._evictions, now)

@@ -21,7 +21,8 @@ from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from watchword.http.depends import IdentityGuard, OptionalUserGuard
+from watchword.http.body import AuthRoute
+from watchword.http.depends import IdentityGuard, PrincipalGuard, Requirement, UserGuard
 from watchword.http.gate import IDENTITY
 from watchword.kernel.principal import Identity
 
@@ -61,14 +62,18 @@ def _lift(place: Any, app: FastAPI) -> bool:
     if dependant is None or place.app is None or hasattr(place.app, "__watchword_plain__"):
         return False
     call = dependant.call
+    if type(getattr(place, "original_route", place)) not in (APIRoute, AuthRoute):
+        return False
+    if not inspect.isfunction(call) or inspect.unwrap(call) is not call:
+        return False
     guards = [
         (each.name, each.call)
         for each in dependant.dependencies
         if isinstance(each.call, IdentityGuard) and _is_ours(each)
     ]
-    if not guards or call is None or inspect.isgeneratorfunction(call):
+    if not guards or inspect.isgeneratorfunction(call) or inspect.isasyncgenfunction(call):
         return False
-    if inspect.isasyncgenfunction(call):
+    if not _is_untouched(place.app, _built(place, dependant)):
         return False
     handed = [(name, guard) for name, guard in guards if name is not None]
     lifted = replace(
@@ -82,9 +87,15 @@ def _lift(place: Any, app: FastAPI) -> bool:
 
 
 def _is_ours(dependant: Dependant) -> bool:
-    return isinstance(dependant.call, IdentityGuard) and not isinstance(
-        dependant.call, OptionalUserGuard
-    )
+    # A subclass of somebody's own may ask more than its `refusal` says.
+    return type(dependant.call) in (IdentityGuard, PrincipalGuard, UserGuard, Requirement)
+
+
+def _is_untouched(app: Any, fresh: Any) -> bool:
+    """Is this what FastAPI builds for the route, and not something that was put around it?"""
+    if inspect.isfunction(app) and inspect.isfunction(fresh):
+        return app.__code__ is fresh.__code__
+    return type(app) is type(fresh) and not inspect.isfunction(app)
 
 
 def _handing(

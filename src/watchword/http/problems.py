@@ -26,6 +26,7 @@ from watchword.kernel.ids import new_id
 _log = logging.getLogger("watchword.http")
 
 MEDIA_TYPE = "application/problem+json"
+MAX_FAULTS = 20  # named in one answer
 
 
 class Refused(HTTPException):
@@ -117,7 +118,7 @@ _CODES = {
 def from_validation(error: RequestValidationError) -> WatchwordError:
     """What FastAPI found wrong, without echoing what was sent (16.2.5)."""
     faults: list[Fault] = []
-    for item in error.errors():
+    for item in error.errors()[:MAX_FAULTS]:
         entry: Mapping[str, Any] = item
         kind = str(entry.get("type", "invalid"))
         place = [str(part) for part in entry.get("loc", ()) if part not in ("body", "query")]

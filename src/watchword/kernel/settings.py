@@ -50,9 +50,9 @@ def spoken(value: timedelta) -> str:
 def _parse_secret(value: object) -> Secret:
     if isinstance(value, Secret):
         return value
-    if isinstance(value, str):
+    if isinstance(value, str) and value.strip():
         return Secret(value)
-    raise ValueError("must be a text")
+    raise ValueError("must be a text that is not empty")
 
 
 Duration = Annotated[
@@ -112,7 +112,10 @@ class CoreSettings(Settings):
         default=None, description="who sends it as a bearer token sees the reasons of /readyz"
     )
     max_body: int = Field(
-        default=2 * 1024 * 1024, ge=16 * 1024, description="largest body of our routes, bytes"
+        default=64 * 1024,
+        ge=16 * 1024,
+        le=2 * 1024 * 1024,
+        description="largest body of our routes, bytes",
     )
     cache_size: int = Field(
         default=10_000, ge=0, le=1_000_000, description="identities kept; 0 turns the cache off"

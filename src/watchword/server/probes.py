@@ -22,7 +22,7 @@ def probes(auth: Watchword) -> APIRouter:
     @router.head("/healthz", include_in_schema=False)
     @router.get("/healthz")
     async def healthz() -> JSONResponse:
-        """Alive: the process answers. Asks nobody else, so that a lost database restarts nothing."""
+        """Alive: the process answers. A lost database is no reason to restart it."""
         return JSONResponse({"status": "ok"}, headers=_NO_STORE)
 
     @router.head("/readyz", include_in_schema=False)

@@ -1,6 +1,7 @@
 """Runs the server: one socket, one or several workers of uvicorn."""
 
 import asyncio
+import contextlib
 import copy
 import os
 import socket
@@ -29,25 +30,25 @@ def serve(serving: Serving, *, workers: int, say: Callable[[str], None]) -> None
     Raises:
         ConfigurationError, SchemaBehind, SchemaNewer, StoreUnavailable
     """
-    listening = _listen(serving.host, serving.port)
-    serving = replace(serving, port=int(listening.getsockname()[1]))
-    auth = serving.watchword()
-    asyncio.run(_look_at_database(auth))
-    announce(serving)
-    development = auth.core.environment == "development"
-    say(f"Watchword serves {auth.public_url} in {auth.core.environment}")
-    if auth.public_url != serving.address:
-        say(f"It listens on {serving.address}")
-    if development:
-        say(f"The interactive API: {serving.address}/docs")
-    config = uvicorn.Config(
-        "watchword.server.asgi:make",
-        factory=True,
-        workers=workers,
-        access_log=development,
-        **_common(),
-    )
-    _run(config, listening)
+    with _listen(serving.host, serving.port) as listening:
+        serving = replace(serving, port=int(listening.getsockname()[1]))
+        auth = serving.watchword()
+        asyncio.run(_look_at_database(auth))
+        announce(serving)
+        development = auth.core.environment == "development"
+        say(f"Watchword serves {auth.public_url} in {auth.core.environment}")
+        if auth.public_url != serving.address:
+            say(f"It listens on {serving.address}")
+        if development:
+            say(f"The interactive API: {serving.address}/docs")
+        config = uvicorn.Config(
+            "watchword.server.asgi:make",
+            factory=True,
+            workers=workers,
+            access_log=development,
+            **_common(),
+        )
+        _run(config, listening)
 
 
 def develop(app: str, *, host: str, port: int, reload: bool, say: Callable[[str], None]) -> None:
@@ -56,15 +57,14 @@ def develop(app: str, *, host: str, port: int, reload: bool, say: Callable[[str]
     Raises:
         ConfigurationError: the address is taken.
     """
-    listening = _listen(host, port)
-    port = int(listening.getsockname()[1])
-    address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-    os.environ["WATCHWORD_ENVIRONMENT"] = "development"
-    os.environ.setdefault("WATCHWORD_PUBLIC_URL", address)
-    say(f"Watchword runs {app} in development at {address}")
-    say(f"The interactive API: {address}/docs")
-    config = uvicorn.Config(app, app_dir=os.getcwd(), reload=reload, **_common())  # noqa: PTH109
-    _run(config, listening)
+    with _listen(host, port) as listening:
+        port = int(listening.getsockname()[1])
+        address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        os.environ["WATCHWORD_ENVIRONMENT"] = "development"
+        os.environ.setdefault("WATCHWORD_PUBLIC_URL", address)
+        say(f"Watchword runs {app} in development at {address}")
+        say(f"The interactive API: {address}/docs")
+        _run(uvicorn.Config(app, reload=reload, **_common()), listening)
 
 
 def _common() -> dict[str, Any]:
@@ -92,16 +92,18 @@ def _run(config: uvicorn.Config, listening: socket.socket) -> None:
 
 def _listen(host: str, port: int) -> socket.socket:
     """Take the address now, so that port 0 has a number and a taken one is said plainly."""
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, kind, protocol, _, address = found[0]
-        listening = socket.socket(family, kind, protocol)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(address)
-    except OSError as error:
-        raise ConfigurationError(
-            [f"--host and --port: cannot listen on {host}:{port}: {error.strerror}"]
-        ) from error
+    with contextlib.ExitStack() as undo:
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            family, kind, protocol, _, address = found[0]
+            listening = undo.enter_context(socket.socket(family, kind, protocol))
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(address)
+        except OSError as error:
+            raise ConfigurationError(
+                [f"--host and --port: cannot listen on {host}:{port}: {error.strerror}"]
+            ) from error
+        undo.pop_all()
     listening.set_inheritable(True)
     return listening
 

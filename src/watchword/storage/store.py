@@ -162,6 +162,10 @@ class Driver(Protocol):
         """Verbs that write through a caller's own connection and leave the commit to it."""
         ...
 
+    def savepoint(self, connection: Any) -> AbstractAsyncContextManager[None]:
+        """Part of a caller's transaction that is undone if the block raises."""
+        ...
+
     def after_commit(self, connection: Any, then: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run `then` once, after the caller's connection commits; not after a rollback."""
         ...
@@ -225,6 +229,7 @@ class Store:
     realm: str
     _verbs: Verbs | None = None  # set inside a transaction or a caller's connection
     _announced: _Announced | None = None
+    _connection: Any = None  # a caller's own, while no savepoint of ours is open on it
 
     @property
     def verbs(self) -> Verbs:
@@ -321,7 +326,8 @@ class Store:
         Events announced in it reach their partners in it and their hooks after the commit.
         """
         if self._verbs is not None:
-            yield self
+            async with self._nested() as nested:
+                yield nested
             return
         announced = _Announced()
         token = transaction_open.set(True)
@@ -330,8 +336,30 @@ class Store:
                 yield replace(self, _verbs=verbs, _announced=announced)
         finally:
             transaction_open.reset(token)
+            # Whichever way it ended: COMMIT may have worked though its answer was lost.
+            for event in announced.events:
+                self.events.evict(event)
         for event in announced.events:
             await self.events.committed(event)
+
+    @asynccontextmanager
+    async def _nested(self) -> AsyncGenerator["Store", None]:
+        """Inside a transaction of ours: that one. Inside a caller's: all of it or none.
+
+        Our own transaction is given up by whatever is raised in it. A caller may catch it and
+        commit, and must not find half of a verb among their rows then.
+        """
+        if self._connection is None or self._announced is None:
+            yield self
+            return
+        events = self._announced.events
+        before = len(events)
+        try:
+            async with self.driver.savepoint(self._connection):
+                yield replace(self, _connection=None)
+        except BaseException:
+            del events[before:]
+            raise
 
     def joining(self, connection: Any) -> "Store":
         """A store that writes through a caller's own connection, whose commit decides."""
@@ -342,7 +370,12 @@ class Store:
                 await self.events.committed(event)
 
         self.driver.after_commit(connection, committed)
-        return replace(self, _verbs=self.driver.joined(connection), _announced=announced)
+        return replace(
+            self,
+            _verbs=self.driver.joined(connection),
+            _announced=announced,
+            _connection=connection,
+        )
 
     async def announce(self, event: Event) -> None:
         """Say what happened, in the transaction that makes it true."""

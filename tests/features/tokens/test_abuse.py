@@ -290,7 +290,7 @@ async def test_every_kind_of_token_opens_its_own_door_only(story: Story) -> None
         "logout": by_json("logout", "refresh_token"),
         "reset": by_json("password-reset", "token", new_password=other),
         "verify": by_json("verify-email", "token", password=PASSWORD),
-        "confirm": by_json("email/confirm", "token"),
+        "confirm": by_json("email/confirm", "token", password=PASSWORD),
         "undo": by_json("email/undo", "token"),
     }
     for door, knock in doors.items():

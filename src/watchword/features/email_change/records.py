@@ -41,5 +41,5 @@ class EmailUndo:
     digest: Digest | None = None  # of the token, once it was mailed
     email: str  # the old address, as it was
     email_key: str
-    changed_at: datetime
+    epoch: int  # the user's once the change was made; a later change has a greater one
     expires_at: datetime

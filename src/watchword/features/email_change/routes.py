@@ -7,7 +7,7 @@ from fastapi import Response
 from pydantic import Field
 
 from watchword.features.email_change.service import EmailChanges
-from watchword.features.users import Body, Email, User
+from watchword.features.users import Body, Email, OptionalUser, User
 from watchword.http.depends import CurrentIdentity
 from watchword.http.problems import documented
 from watchword.http.wiring import Mounting
@@ -30,8 +30,15 @@ class EmailChangeBody(Body):
     current_password: str = Field(json_schema_extra={"format": "password"})
 
 
-class TokenBody(Body):
-    """What confirms or takes back."""
+class ConfirmBody(Body):
+    """What POST /auth/email/confirm takes; the password where no session comes with it."""
+
+    token: str = Field(max_length=256)
+    password: str | None = Field(default=None, json_schema_extra={"format": "password"})
+
+
+class UndoBody(Body):
+    """What POST /auth/email/undo takes."""
 
     token: str = Field(max_length=256)
 
@@ -62,15 +69,19 @@ def routes(changes: EmailChanges, mounting: Mounting) -> None:
         return {"status": "accepted"}
 
     @router.post(
-        "/email/confirm", status_code=204, responses=documented(InvalidToken, ExpiredToken)
+        "/email/confirm",
+        status_code=204,
+        responses=documented(
+            InvalidToken, ExpiredToken, NotAuthenticated, InvalidCredentials, CsrfRefused, Busy
+        ),
     )
-    async def confirm(body: Annotated[TokenBody, JsonBody()]) -> Response:
-        """Confirm the new address with the token from its mail."""
-        await changes.confirm(body.token)
+    async def confirm(body: Annotated[ConfirmBody, JsonBody()], user: OptionalUser) -> Response:
+        """Confirm the new address: its token, and the account's session or password."""
+        await changes.confirm(body.token, acting=user.id if user else None, password=body.password)
         return Response(status_code=204)
 
     @router.post("/email/undo", status_code=204, responses=documented(InvalidToken, ExpiredToken))
-    async def undo(body: Annotated[TokenBody, JsonBody()]) -> Response:
+    async def undo(body: Annotated[UndoBody, JsonBody()]) -> Response:
         """Take a change back with the token that the old address got. All sessions end."""
         await changes.undo(body.token)
         return Response(status_code=204)

@@ -10,11 +10,13 @@ from watchword.features.email_change.settings import EmailChangeSettings
 from watchword.features.passwords import Passwords
 from watchword.features.sessions import Sessions
 from watchword.features.users import User, UserDeleted, UserRegistered, Users
+from watchword.kernel.address import Address
 from watchword.kernel.clock import Clock
 from watchword.kernel.errors import (
     ExpiredToken,
     InvalidCredentials,
     InvalidToken,
+    NotAuthenticated,
     UserAlreadyExists,
 )
 from watchword.kernel.ids import new_id
@@ -60,6 +62,12 @@ class EmailChanges:
         self.postbox.ensure_available()
         if not await self.passwords.prove(user, current_password):
             raise InvalidCredentials(note="e-mail change")
+        try:
+            await self._wish(user, address, session_id)
+        except Conflict:  # two wishes at once: whichever comes last voids the other
+            await self._wish(user, address, session_id)
+
+    async def _wish(self, user: User, address: Address, session_id: str | None) -> None:
         now = self.clock.now()
         wish: dict[str, Any] = {
             "id": new_id(now),
@@ -78,6 +86,9 @@ class EmailChanges:
         """Mint the token that confirms, unless the address is somebody's by now."""
         wish = await self.store.get(EmailChange, id=request.challenge or "")
         if wish is None or await self.users.by_email(wish.email) is not None:
+            return None
+        user: User | None = await self.users.get(wish.user_id)
+        if user is None or not user.is_active or user.epoch != wish.epoch:
             return None
         token = new_secret(CONFIRM_PREFIX)
         minted = await self.store.update(
@@ -116,10 +127,23 @@ class EmailChanges:
             },
         )
 
-    async def confirm(self, token: str) -> None:
+    async def confirm(
+        self, token: str, *, acting: str | None = None, password: str | None = None
+    ) -> None:
         """Make the change. Every session but the one that asked ends.
 
+        The token shows that the new address is reached; it does not show whose account it is
+        for. So the account's session or password must come with it: a stranger's confirmation,
+        lured out of the owner of an address, gives nobody an account (I-13).
+
+        Args:
+            token: from the mail to the new address.
+            acting: the id of the user whose session came with the request.
+            password: the account's, where no session came.
+
         Raises:
+            NotAuthenticated: neither came; nothing was spent.
+            InvalidCredentials: the password is wrong; nothing was spent.
             InvalidToken: unknown, spent, or the account or either address changed meanwhile.
             ExpiredToken
         """
@@ -133,38 +157,49 @@ class EmailChanges:
         user: User | None = await self.users.get(wish.user_id)
         if user is None or not user.is_active or user.epoch != wish.epoch:
             raise InvalidToken(note="the account changed")
-        undo = EmailUndo(
-            realm=self.store.realm,
-            id=new_id(now),
-            user_id=user.id,
-            email=user.email,
-            email_key=user.email_key,
-            changed_at=now,
-            expires_at=now + self.settings.undo_ttl,
-        )
+        if acting != user.id:
+            if password is None:
+                raise NotAuthenticated
+            if not await self.passwords.prove(user, password):
+                raise InvalidCredentials(note="confirmation with a wrong password")
+        address = self.users.address(wish.email)
         try:
             async with self.store.transaction() as tx:
-                taken = await tx.take(
-                    EmailChange, digest=digest, epoch=user.epoch, expires_at=gt(now)
-                )
-                address = self.users.address(wish.email)
-                if taken is None:
-                    raise InvalidToken(note="spent")
-                await self._refuse_reserved(tx, address.key, but_for=user.id)
+                # The user's row first, as in every transaction over several rows: no deadlocks.
                 changed = await self.users.readdress(user, address, within=tx)
                 if changed is None:
                     raise InvalidToken(note="the account changed")
+                taken = await tx.take(
+                    EmailChange, digest=digest, epoch=user.epoch, expires_at=gt(now)
+                )
+                if taken is None:
+                    raise InvalidToken(note="spent")
+                # After the address is ours: whoever gave it up has committed by then.
+                await self._refuse_reserved(tx, address.key, but_for=user.id)
                 if wish.session_id is not None:
                     await self.sessions.keep(
                         wish.session_id, was=user.epoch, epoch=changed.epoch, within=tx
                     )
-                await tx.insert(undo)
-                await self.postbox.queue(
-                    tx, purpose=UNDO, address=undo.email_key, challenge=undo.id
-                )
+                # An address that was never proven is nobody's to take back, or to reserve.
+                if user.is_verified:
+                    await self._offer_undo(tx, user, epoch=changed.epoch)
                 await tx.announce(EmailChanged(realm=tx.realm, at=now, user_id=user.id))
         except (Conflict, UserAlreadyExists) as error:
             raise InvalidToken(note="the new address is somebody's by now") from error
+
+    async def _offer_undo(self, tx: Store, user: User, *, epoch: int) -> None:
+        now = self.clock.now()
+        undo = EmailUndo(
+            realm=tx.realm,
+            id=new_id(now),
+            user_id=user.id,
+            email=user.email,
+            email_key=user.email_key,
+            epoch=epoch,
+            expires_at=now + self.settings.undo_ttl,
+        )
+        await tx.insert(undo)
+        await self.postbox.queue(tx, purpose=UNDO, address=undo.email_key, challenge=undo.id)
 
     async def undo(self, token: str) -> None:
         """Give the address back to its owner: sessions end, ways in are removed, a reset is due.
@@ -182,15 +217,15 @@ class EmailChanges:
         address = self.users.address(undo.email)
         try:
             async with self.store.transaction() as tx:
-                if await tx.take(EmailUndo, digest=digest, expires_at=gt(now)) is None:
-                    raise InvalidToken(note="spent")
                 restored = await self.users.restore_address(undo.user_id, address, within=tx)
                 if restored is None:
                     raise InvalidToken(note="the user is gone")
+                if await tx.take(EmailUndo, digest=digest, expires_at=gt(now)) is None:
+                    raise InvalidToken(note="spent")
                 for credential in self.credentials:
                     await credential.forget(tx, undo.user_id)
                 # Whoever changed it on from there must not take it back with a later undo.
-                await tx.erase(EmailUndo, user_id=undo.user_id, changed_at=gt(undo.changed_at))
+                await tx.erase(EmailUndo, user_id=undo.user_id, epoch=gt(undo.epoch))
                 await tx.take(EmailChange, user_id=undo.user_id)
                 await tx.announce(EmailChangeUndone(realm=tx.realm, at=now, user_id=undo.user_id))
         except Conflict as error:

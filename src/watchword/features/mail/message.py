@@ -7,8 +7,9 @@ from email.policy import SMTP, SMTPUTF8
 from email.utils import format_datetime, make_msgid
 from typing import Protocol
 
-from watchword.features.mail.address import is_one_address, to_send_to
+from watchword.features.mail.address import to_send_to
 from watchword.features.mail.errors import AddressRefused
+from watchword.kernel.address import is_one_address
 from watchword.kernel.clock import Clock
 
 _LONGEST_LINE = 990  # RFC 5322 §2.1.1: 998 without CRLF

@@ -10,13 +10,13 @@ from datetime import timedelta
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from watchword.features.mail.address import is_one_address
 from watchword.features.mail.errors import AddressRefused, SendFailed
 from watchword.features.mail.events import MailQueued, MailUndeliverable
 from watchword.features.mail.message import EmailSender, Message
 from watchword.features.mail.records import OutboxMail
 from watchword.features.mail.settings import MailSettings
 from watchword.features.mail.templates import Templates, plain_locale
+from watchword.kernel.address import is_one_address
 from watchword.kernel.clock import Clock
 from watchword.kernel.errors import MailUnavailable
 from watchword.kernel.ids import new_id

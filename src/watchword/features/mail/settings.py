@@ -11,7 +11,7 @@ from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 
 from pydantic import BeforeValidator, Field, PlainSerializer, field_validator, model_validator
 
-from watchword.features.mail.address import is_one_address
+from watchword.kernel.address import is_one_address
 from watchword.kernel.secrets import Secret
 from watchword.kernel.settings import Duration, SecretText, Settings
 

@@ -20,11 +20,11 @@ from watchword.features.users import (
     view_of,
     writable,
 )
-from watchword.http.body import FORM, content_type, form_of, takes_form
+from watchword.http.body import FORM, content_type, form_of, read_bounded, takes_form
 from watchword.http.client import client_of
 from watchword.http.csrf import Csrf
 from watchword.http.depends import CurrentIdentity
-from watchword.http.problems import documented
+from watchword.http.problems import MAX_FAULTS, documented
 from watchword.http.wiring import Mounting
 from watchword.kernel.errors import (
     AccountDisabled,
@@ -35,6 +35,7 @@ from watchword.kernel.errors import (
     InvalidCredentials,
     InvalidToken,
     MailUnavailable,
+    MalformedBody,
     NotAuthenticated,
     RegistrationClosed,
     UnsupportedMediaType,
@@ -201,6 +202,8 @@ def _acting(identity: Identity) -> tuple[User, str]:
 async def _login_body(request: Request, csrf: Csrf) -> LoginBody:
     kind = content_type(request)
     if kind == "application/json":
+        if not await read_bounded(request):
+            raise MalformedBody
         values = await request.json()
     elif kind == FORM:
         _refuse_cross_site(request, csrf, required=True)
@@ -216,7 +219,10 @@ async def _login_body(request: Request, csrf: Csrf) -> LoginBody:
         return LoginBody.model_validate(values)
     except ValidationError as error:
         raise RequestValidationError(
-            [{**item, "loc": ("body", *item["loc"])} for item in error.errors()]
+            [
+                {**item, "loc": ("body", *item["loc"])}
+                for item in error.errors(include_input=False, include_url=False)[:MAX_FAULTS]
+            ]
         ) from None
 
 

@@ -60,30 +60,43 @@ class Passwords:
         self.users.address(email)
         silent = any(each.silent for each in self.registrations)
         hashed = await self.hasher.hash(normal(password))
-        try:
-            async with self.store.transaction() as tx:
-                user = await self.users.within(tx).create(email=email, by_themselves=True, **fields)
-                await tx.insert(self._record(user.id, hashed))
-        except UserAlreadyExists:
-            if not silent:
-                raise
-            await self._registered_again(email)
-            return None
-        return None if silent else user
-
-    async def _registered_again(self, email: str) -> None:
-        owner = await self.users.by_email(email)
+        # Decides nothing but the order of work: the unique key decides. Where all is silent a
+        # known address must not cost a failed insert more than an unknown one.
+        owner: User | None = await self.users.by_email(email) if silent else None
         if owner is None:
-            return  # deleted this very moment
-        await self.store.announce(
-            RegistrationRepeated(
-                realm=self.store.realm,
-                at=self.clock.now(),
-                email=owner.email,
-                user_id=owner.id,
-                is_verified=owner.is_verified,
+            try:
+                user = await self._create(hashed, email=email, by_themselves=True, **fields)
+            except UserAlreadyExists:
+                if not silent:
+                    raise
+                owner = await self.users.by_email(email)
+            else:
+                return None if silent else user
+        if owner is not None:
+            await self._registered_again(owner)
+        return None
+
+    async def _create(self, hashed: str, *, email: str, **fields: Any) -> User:
+        async with self.store.transaction() as tx:
+            user: User = await self.users.within(tx).create(email=email, **fields)
+            await tx.insert(self._record(user.id, hashed))
+        return user
+
+    async def _registered_again(self, owner: User) -> None:
+        now = self.clock.now()
+        async with self.store.transaction() as tx:
+            # As many statements as making a user takes, on rows of nobody (I-12).
+            await tx.update(self.users.kind, where(id=_NOBODY), updated_at=now)
+            await tx.update(Password, where(user_id=_NOBODY), set_at=now)
+            await tx.announce(
+                RegistrationRepeated(
+                    realm=tx.realm,
+                    at=now,
+                    email=owner.email,
+                    user_id=owner.id,
+                    is_verified=owner.is_verified,
+                )
             )
-        )
 
     async def sign_in(self, *, email: str, password: str) -> User:
         """Check address and password.
@@ -135,6 +148,8 @@ class Passwords:
         if len(presented) > 4 * MAX_BYTES:
             return False
         verdict = await self.hasher.verify(normal(presented), stored.hash if stored else None)
+        if not verdict.ok:
+            await self._failed(user, "wrong_password")
         return verdict.ok
 
     async def reauthenticate(self, session: Session, user: User, *, password: str) -> Any:
@@ -147,7 +162,6 @@ class Passwords:
             InvalidCredentials, RevokedToken
         """
         if not await self.prove(user, password):
-            await self._failed(user, "wrong_password")
             raise InvalidCredentials(note="reauthentication")
         return await self.sessions.renew(session, amr=(self.method,))
 
@@ -169,6 +183,7 @@ class Passwords:
             raise InvalidCredentials(note="password change")
         hashed = await self.hasher.hash(normal(new))
         async with self.store.transaction() as tx:
+            epoch = await self.users.end_all(user.id, why="password_changed", within=tx)
             # Only over the hash that was checked: of two changes at once one fails.
             changed = await tx.update(
                 Password,
@@ -178,7 +193,6 @@ class Passwords:
             )
             if changed is None:
                 raise InvalidCredentials(note="changed meanwhile")
-            epoch = await self.users.end_all(user.id, why="password_changed", within=tx)
             if keep_session is not None:
                 await self._keep(keep_session, user, epoch, tx)
             await self._announce_change(tx, user.id, "change")
@@ -225,10 +239,7 @@ class Passwords:
             InvalidInput, UserAlreadyExists
         """
         hashed = await self.hashed(password)
-        async with self.store.transaction() as tx:
-            user = await self.users.within(tx).create(email=email, **fields)
-            await tx.insert(self._record(user.id, hashed))
-        return user
+        return await self._create(hashed, email=email, **fields)
 
     async def forget(self, transaction: Store, user_id: str) -> None:
         """Remove the password; the way in is then a reset (I-13)."""

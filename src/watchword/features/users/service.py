@@ -1,12 +1,12 @@
 """The verbs on users."""
 
 import dataclasses
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar, cast
 from uuid import UUID
 
-from watchword.features.users.address import Address, address_of
 from watchword.features.users.events import (
     AddressProven,
     UserChanged,
@@ -18,6 +18,7 @@ from watchword.features.users.events import (
 )
 from watchword.features.users.records import User
 from watchword.features.users.settings import UserSettings
+from watchword.kernel.address import Address, address_of
 from watchword.kernel.clock import Clock
 from watchword.kernel.errors import Fault, FieldError, InvalidInput, UserAlreadyExists, UserNotFound
 from watchword.kernel.ids import new_id
@@ -98,6 +99,8 @@ class Users(Generic[U]):
             "email_key": address.key,
             "username": username,
             "roles": tuple(roles),
+            # Not 0: a session of a user whose id is used once more must not fit the new one.
+            "epoch": secrets.randbits(31),
             "is_verified": is_verified,
             "created_at": now,
             "updated_at": now,

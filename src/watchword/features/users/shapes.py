@@ -1,13 +1,15 @@
 """What goes in and out: models made from the record, so that own fields flow through."""
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from watchword.features.users.records import Right, User, own_fields
+from watchword.features.users.records import OwnField, Right, User, own_fields
 from watchword.http.body import Line
+
+_LONGEST = timedelta(days=36500)
 
 Username = Annotated[Line, Field(min_length=1, max_length=128)]
 Email = Annotated[str, Field(max_length=1024, examples=["ada@example.com"])]
@@ -44,10 +46,19 @@ def view_of(kind: type[User], reader: Right = "self") -> type[UserView]:
 def writable(kind: type[User], writer: Right = "self") -> dict[str, Any]:
     """Model fields for the own fields that this writer may set, each optional."""
     return {
-        field.name: (field.hint, field.column.default)
+        field.name: (_bounded(field), field.column.default)
         for field in own_fields(kind)
         if field.own.write == writer
     }
+
+
+def _bounded(field: OwnField) -> Any:
+    # What no database holds is refused before it gets there.
+    if field.column.kind == "integer":
+        return Annotated[field.hint, Field(ge=-(2**63), lt=2**63)]
+    if field.column.kind == "duration":
+        return Annotated[field.hint, Field(ge=-_LONGEST, le=_LONGEST)]
+    return field.hint
 
 
 class Body(BaseModel):

@@ -154,6 +154,8 @@ class Verification:
             if not is_theirs:
                 raise InvalidCredentials(note="verification with a wrong password")
         async with self.store.transaction() as tx:
+            # The user's row first, as in every transaction over several rows: no deadlocks.
+            verified = await self.users.mark_verified(user, within=tx)
             taken = await tx.take(
                 EmailVerification,
                 digest=digest,
@@ -161,7 +163,7 @@ class Verification:
                 epoch=user.epoch,
                 expires_at=gt(now),
             )
-            if taken is None or await self.users.mark_verified(user, within=tx) is None:
+            if taken is None or verified is None:
                 raise InvalidToken(note="spent, or the account changed")
             if not is_theirs:
                 for credential in self.credentials:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -73,6 +73,10 @@ class SqlDriver:
         else:
             return
         raise fault  # outside the handler: the cause may quote values
+
+    def savepoint(self, connection: Any) -> AbstractAsyncContextManager[None]:
+        """Part of a caller's transaction that is undone if the block raises."""
+        return joining.savepoint(connection)
 
     def joined(self, connection: Any) -> Verbs:
         """Verbs that write through a caller's own connection and leave the commit to it."""

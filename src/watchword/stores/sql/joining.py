@@ -1,6 +1,7 @@
 """A caller's own connection or session: we write through it, its owner commits."""
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -34,6 +35,26 @@ def joined(connection: Any) -> SqlVerbs:
 
         return SqlVerbs(Fixed(itself, _plainly))
     raise TypeError("join an AsyncConnection or an AsyncSession of SQLAlchemy")
+
+
+@asynccontextmanager
+async def savepoint(connection: Any) -> AsyncGenerator[None, None]:
+    """Undo what the block wrote through the caller's connection if it raises."""
+    own: AsyncConnection = (
+        await connection.connection() if isinstance(connection, AsyncSession) else connection
+    )
+    if own.dialect.name == "sqlite":
+        await own.run_sync(_begin_really)
+    async with own.begin_nested():
+        yield
+
+
+def _begin_really(connection: Connection) -> None:
+    # Python's driver begins at the first write only: a savepoint before that would be the
+    # transaction itself, and its release a commit.
+    raw: Any = connection.connection.driver_connection
+    if not raw.in_transaction:
+        connection.exec_driver_sql("BEGIN")
 
 
 class Commits:

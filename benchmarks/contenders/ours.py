@@ -1,0 +1,113 @@
+"""Watchword as the README has it, with production settings."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.responses import Response
+
+from watchword import CurrentPrincipal, CurrentUser, Watchword, requires
+from watchword.crypto.keys import generate_secret
+from watchword.features.tokens import tokens
+from watchword.features.users import User
+from watchword.kernel.principal import Client
+from watchword.presets import standard
+
+PEOPLE = 32
+PASSWORD = "correct horse battery staple"
+SOMEWHERE = Client(address="127.0.0.1", user_agent="benchmarks")
+
+
+def watchword(database: str, **options: Any) -> Watchword:
+    """A Watchword in production; access tokens outlive a long run."""
+    features = [each for each in standard() if each.name not in ("users", "tokens")]
+    return Watchword(
+        database,
+        features=[*features, tokens(access_ttl="24h")],
+        environ={},
+        environment="production",
+        public_url="https://bench.example.com",
+        secret=generate_secret(),
+        accept_missing=("limiter", "events"),
+        **options,
+    )
+
+
+async def signed_up(auth: Watchword, *, people: int = 1) -> User:
+    """Verified people with a password, `p0@example.com` and on; the first of them."""
+    made = await asyncio.gather(
+        *(
+            auth.passwords.create_user(
+                email=f"p{number}@example.com", password=PASSWORD, is_verified=True
+            )
+            for number in range(people)
+        )
+    )
+    return made[0]
+
+
+async def credentials(auth: Watchword, user: User, *, transport: str) -> dict[str, str]:
+    """The headers of somebody who has just signed in."""
+    started = await auth.sessions.start(
+        user, amr=("pwd",), transport=auth.sessions.transport(transport), client=SOMEWHERE
+    )
+    answer = Response()
+    body = started.prepared.deliver(started.session, answer)
+    if transport == "bearer":
+        return {"Authorization": f"Bearer {body['access_token']}"}
+    pairs = [
+        value.decode("latin-1").partition(";")[0]
+        for name, value in answer.raw_headers
+        if name == b"set-cookie"
+    ]
+    return {"Cookie": "; ".join(pairs)}
+
+
+def routed(app: FastAPI, guard: str) -> None:
+    """GET /hello, guarded in one of the ways there are."""
+    if guard == "principal":
+
+        @app.get("/hello")
+        async def hello_principal(principal: CurrentPrincipal) -> dict[str, str]:
+            return {"hello": "world" if principal.id else ""}
+
+    elif guard == "user":
+
+        @app.get("/hello")
+        async def hello_user(user: CurrentUser) -> dict[str, str]:
+            return {"hello": "world" if user.id else ""}
+
+    elif guard == "verified":
+
+        @app.get("/hello", dependencies=[requires(verified=True)])
+        async def hello_verified() -> dict[str, str]:
+            return {"hello": "world"}
+
+    else:
+
+        @app.get("/hello")
+        async def hello() -> dict[str, str]:
+            return {"hello": "world"}
+
+
+async def prepared(
+    variant: str, *, data: Path, database: str | None
+) -> tuple[FastAPI, dict[str, str]]:
+    """`GUARD[+plain][+cookie][+anonymous][+uncached]`, or `signin`: people who can sign in."""
+    guard, *how = variant.split("+")
+    auth = watchword(
+        database or f"sqlite:///{data / 'watchword.db'}",
+        lift_guards="plain" not in how,
+        **({"cache_size": 0} if "uncached" in how else {}),
+    )
+    app = FastAPI()
+    auth.install(app)
+    routed(app, guard)
+    await auth.start()
+    user = await signed_up(auth, people=PEOPLE if guard == "signin" else 1)
+    headers: dict[str, str] = {}
+    if "anonymous" not in how:
+        transport = "cookie" if "cookie" in how else "bearer"
+        headers = await credentials(auth, user, transport=transport)
+    return app, headers

@@ -1,0 +1,127 @@
+"""SIGKILL in the middle of anything: everybody goes on, and nothing works twice."""
+
+import asyncio
+import os
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.faults.users_in_flight import LATER, Person, Site
+from tests.faults.victim import CHEAP, REAL, Letterbox, Victim, environment
+from watchword.features.mail import OutboxMail
+from watchword.kernel.events import Events
+from watchword.storage.store import Store
+from watchword.stores.sql import driver
+
+NEW_A_ROUND = 3  # people; each is at another step than those of the round before
+REAL_ROUNDS = 2  # of `watchword serve` itself, with hashing at its real cost
+STEPS = ("register", "verify", "refresh", "ask", "reset")
+
+
+async def left_in_outbox(database: str) -> int:
+    made = driver(database)
+    try:
+        return await Store(driver=made, events=Events(), realm="main").count(OutboxMail)
+    finally:
+        await made.close()
+
+
+async def fly(people: list[Person]) -> None:
+    """Everybody takes a step at once."""
+    async with asyncio.TaskGroup() as group:
+        for person in people:
+            group.create_task(person.step())
+
+
+async def settle(people: list[Person]) -> None:
+    """Everybody finds out what became of it."""
+    async with asyncio.TaskGroup() as group:
+        for person in people:
+            group.create_task(person.go_on())
+
+
+@pytest.mark.slow
+@pytest.mark.capability("S2-10")
+@pytest.mark.invariant("I-04", "I-05", "I-12", "I-14", "I-24")
+async def test_a_killed_server_leaves_nobody_stuck_and_no_token_that_works_twice(
+    database_url: str,
+    tmp_path: Path,
+    count: Callable[[int, int], int],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    kills = count(20, 200)
+    seed = int(os.environ.get("WATCHWORD_TEST_SEED") or random.SystemRandom().randrange(10**9))
+    chance = random.Random(seed)
+    name = database_url.partition(":")[0]
+    began = time.monotonic()
+    mails = tmp_path / "mails"
+    site = Site(Victim(tmp_path, environment(database_url, mails)), Letterbox(mails))
+    victim, totals = site.victim, site.totals
+    everybody: list[Person] = []
+    moving: list[Person] = []
+    moments: list[float] = []
+    lasts = {"cheap": 0.1, "real": 1.0}  # seconds that a flight takes, as last seen
+    try:
+        for number in range(kills + 1 + len(STEPS)):
+            cost = "real" if number <= REAL_ROUNDS else "cheap"
+            command = (*REAL, "--data", str(tmp_path / "data")) if cost == "real" else CHEAP
+            if victim.kills < kills or number == kills:
+                await victim.start(command)
+                await settle(moving)
+            moving = [p for p in moving if p.stage in STEPS]
+            if number <= kills - len(STEPS):
+                joined = [Person(site) for _ in range(NEW_A_ROUND)]
+                everybody += joined
+                moving += joined
+            flight = asyncio.create_task(fly(moving))
+            if victim.kills < kills:
+                moment = chance.uniform(0, 1.2 * lasts[cost])
+                moments.append(moment)
+                started = time.monotonic()
+                await asyncio.wait([flight], timeout=moment)
+                if flight.done():
+                    lasts[cost] = (lasts[cost] + time.monotonic() - started) / 2
+                else:
+                    lasts[cost] *= 1.1
+                victim.kill()
+                await flight
+                await site.hang_up()
+            else:
+                await flight
+                await settle(moving)
+        victim.stop()
+        await site.hang_up()
+        await victim.start((*CHEAP, "--ahead", str(LATER)))
+        for _ in range(300):
+            if not (left := await left_in_outbox(database_url)):
+                break
+            await asyncio.sleep(0.1)
+        if left:
+            totals.mails_lost.append(f"{left} are still in the outbox")
+        for person in everybody:
+            person.look_for_lost_mail()
+        await asyncio.gather(*(p.replay() for p in everybody if p.stage == "done"))
+    finally:
+        victim.stop()
+        await site.client.aclose()
+        with capsys.disabled():
+            print(f"\n{name}: seed {seed} (WATCHWORD_TEST_SEED), {time.monotonic() - began:.0f} s")
+            for step in STEPS:
+                print(
+                    f"  {step:<8}  in flight: {totals.in_flight[step]:>3}"
+                    f"  cut: {totals.cut[step]:>3}  of these done: {totals.committed[step]:>3}"
+                )
+            print(
+                f"{name}: kills: {victim.kills}  stuck users: {len(totals.stuck)}  "
+                f"tokens that worked twice: {len(totals.worked_twice)}  "
+                f"mails lost: {len(totals.mails_lost)}"
+            )
+    assert victim.kills == kills
+    assert not totals.stuck
+    assert not totals.worked_twice
+    assert not totals.mails_lost
+    assert {person.stage for person in everybody} == {"done"}
+    assert all(totals.cut[step] for step in ("register", "verify", "refresh", "reset")), moments
