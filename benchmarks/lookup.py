@@ -35,6 +35,7 @@ from watchword.http.gate import IDENTITY, Gate, GateSettings
 from watchword.kernel.ports import Authenticator
 from watchword.kernel.principal import Identity
 from watchword.presets import Watchword
+from watchword.storage.store import Paging
 
 TOGETHER = 16
 LIMITS = {"SQLite": 80, "PostgreSQL": 100}
@@ -102,7 +103,8 @@ async def _steps(auth: Watchword) -> dict[str, Step]:
     user = await signed_up(auth)
     bearer = await credentials(auth, user, transport="bearer")
     cookie = await credentials(auth, user, transport="cookie")
-    session_id = (await auth.store.find(Session, user_id=user.id)).items[0].id
+    newest = Paging(order=("started_at", "id"), limit=1)
+    session_id = (await auth.store.find(Session, newest, user_id=user.id)).items[0].id
 
     async def session() -> object:
         return await auth.store.get(Session, id=session_id)

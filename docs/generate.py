@@ -16,6 +16,7 @@ from watchword.kernel.errors import WatchwordError
 from watchword.kernel.secrets import Secret
 from watchword.kernel.settings import CoreSettings, Settings, format_duration
 from watchword.presets import CATALOGUE
+from watchword.server import errors as server_errors
 
 DOCS = Path(__file__).parent
 
@@ -72,7 +73,7 @@ def _models() -> Iterator[tuple[str, type[Settings]]]:
 
 
 def _errors() -> set[type[WatchwordError]]:
-    modules: list[Any] = [errors]
+    modules: list[Any] = [errors, server_errors]
     for found in pkgutil.walk_packages(watchword.features.__path__, "watchword.features."):
         modules.append(importlib.import_module(found.name))
     return {

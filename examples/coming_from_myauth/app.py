@@ -12,6 +12,7 @@ from urllib.parse import quote
 from fastapi import FastAPI
 
 from watchword import CurrentUser, Watchword
+from watchword.features.email_change import email_change
 from watchword.features.keys import keys
 from watchword.features.mail import mail
 from watchword.features.passwords import passwords
@@ -42,7 +43,8 @@ def features_from(theirs: Mapping[str, str]) -> Sequence[Feature[Any]]:
         tokens(access_ttl=access, refresh_ttl=refresh),
         recovery(ttl=reset),
         verification(email_verification="optional", ttl="24h"),
-        mail(**mail_from(theirs)),
+        email_change(),  # MyAuth had none
+        mail(**cast("Any", mail_from(theirs))),
     )
 
 

@@ -318,8 +318,11 @@ class App:
             elif job.wake is None:
                 await asyncio.sleep(pause)
             else:
+                # Not wait_for: in 3.11 it loses a cancellation that comes with the wake-up, and
+                # the App would never stop.
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(job.wake(), pause)
+                    async with asyncio.timeout(pause):
+                        await job.wake()
 
     # Its place in a web application
 

@@ -16,6 +16,7 @@ from watchword.features.tokens import Tokens, tokens
 from watchword.features.users import User, Users, users
 from watchword.features.verification import Verification, verification
 from watchword.kernel.clock import Clock
+from watchword.kernel.errors import ConfigurationError
 from watchword.kernel.feature import Feature
 from watchword.kernel.settings import CoreOptions
 
@@ -131,6 +132,10 @@ def _without_users() -> tuple[Feature[Any], ...]:
 def _with_needs(features: Sequence[Feature[Any]], user: type[User]) -> tuple[Feature[Any], ...]:
     """The features given, and the defaults of whatever of ours they need."""
     chosen = {feature.name: feature for feature in features}
+    if "users" in chosen and user is not User:
+        raise ConfigurationError(
+            ["your class of user is given twice: say user=… or users(…), not both"]
+        )
     ours = {feature.name: feature for feature in standard()} | {"users": users(user)}
     waiting = list(features)
     while waiting:

@@ -172,7 +172,8 @@ async def stopped(server: Postgres) -> AsyncGenerator[None, None]:
 @asynccontextmanager
 async def frozen(server: Postgres) -> AsyncGenerator[None, None]:
     """As a machine that stands still: connections stay open and say nothing."""
-    postmaster = psutil.Process(server._server.get_postmaster_info().pid)
+    pid = (server._server.pgdata / "postmaster.pid").read_text().splitlines()[0]
+    postmaster = psutil.Process(int(pid))
     everything = [postmaster, *postmaster.children(recursive=True)]
     for process in everything:
         process.suspend()
@@ -242,8 +243,9 @@ async def test_connections_that_are_cut_cost_at_most_a_503(
         seen: set[int] = set()
         for _ in range(count(10, 100)):
             story.move(seconds=2)
-            requests = [*people.reads(), *people.looks()[:1]]
-            flight = asyncio.gather(*requests)
+            wrong = {"email": ADA, "password": ANOTHER}
+            sign_in = story.client.post("/auth/login", json=wrong)
+            flight = asyncio.gather(*people.reads(), sign_in)
             await asyncio.sleep(0.002)
             await admin.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
@@ -294,7 +296,7 @@ async def test_while_another_process_locks_sqlite_writes_are_503_and_then_go_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "locked.db"
-    async with served(f"sqlite:///{path}") as story:
+    async with served(f"sqlite:///{path}?busy_timeout=4") as story:
         people = Household(story)
         await people.move_in()
         async with locked(path):

@@ -80,11 +80,16 @@ class Victim:
         raise AssertionError(f"not ready in {_STARTS_IN} s:\n{log.read_text()}")
 
     def kill(self) -> None:
-        """SIGKILL to the process and whatever it started."""
+        """SIGKILL to the process and whatever it started, unless it did that itself."""
         assert self._process is not None
-        assert self._process.poll() is None, "it had ended by itself"
+        assert self._process.poll() in {None, -signal.SIGKILL}, "it had ended otherwise"
         self.stop()
         self.kills += 1
+
+    def doom(self) -> None:
+        """Let it begin to count the commits that it has left."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGUSR1)
 
     def stop(self) -> None:
         """End it, if it runs."""

@@ -67,7 +67,11 @@ class Settings(BaseModel):
     """The settings of one feature. Each field has its default, unit, range and reason, once."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", arbitrary_types_allowed=True, hide_input_in_errors=True
+        frozen=True,
+        extra="forbid",
+        arbitrary_types_allowed=True,
+        hide_input_in_errors=True,
+        defer_build=True,  # at first use: an import that wires no App need not pay for it
     )
 
     shorthand: ClassVar[str | None] = None

@@ -150,8 +150,9 @@ async def telling(
         options: further `CoreSettings`.
     """
     outbox, clock = Outbox(), MovableClock(datetime.now(UTC))
-    chosen = [each for each in features or standard() if each.name != "mail"]
-    if features is None or len(chosen) < len(features):
+    left_out = {"mail"} if features is not None else {"mail", "users"}
+    chosen = [each for each in features or standard() if each.name not in left_out]
+    if features is None or "mail" in {each.name for each in features}:
         chosen.append(mail(sender=outbox))
     options.setdefault("environment", "development")
     options.setdefault("secret", generate_secret())

@@ -262,22 +262,26 @@ async def test_a_user_and_their_password_are_made_together_or_not(database_url: 
 
 
 @pytest.mark.capability("DEF-23", "S2-15")
-async def test_a_megabyte_of_password_is_refused_before_it_costs(work: Any) -> None:
-    async with telling() as story:
+@pytest.mark.parametrize(
+    ("max_body", "field", "code"),
+    [(2 * 1024 * 1024, "{}", "password_too_long"), (64 * 1024, "body", "body_too_large")],
+)
+async def test_a_megabyte_of_password_is_refused_before_it_costs(
+    work: Any, max_body: int, field: str, code: str
+) -> None:
+    async with telling(max_body=max_body) as story:
         await story.register(EVE)
         token = (await story.log_in(EVE))["access_token"]
         with work.watched() as done:
             body = problem(await story.register(ADA, "x" * 1_000_000), 422, "validation_failed")
-            assert fields_of(body) == {("password", "password_too_long")}
-            body = problem(
-                await change(story, token, PASSWORD, "é" * 500_000), 422, "validation_failed"
-            )
-            assert fields_of(body) == {("new_password", "password_too_long")}
+            assert fields_of(body) == {(field.format("password"), code)}
+            answer = await change(story, token, PASSWORD, "x" * 1_000_000)
+            body = problem(answer, 422, "validation_failed")
+            assert fields_of(body) == {(field.format("new_password"), code)}
         assert hashes(done) == 0
-        answer = await story.client.post(
-            "/auth/login", json={"email": EVE, "password": "x" * 1_000_000}
-        )
-        problem(answer, 401, "invalid_credentials")
+        login = {"email": EVE, "password": "x" * 1_000_000}
+        answer = await story.client.post("/auth/login", json=login)
+        assert answer.status_code in (401, 422)
 
 
 @pytest.mark.capability("S2-30")

@@ -32,7 +32,7 @@ class Target:
     pool_size: int = 5  # connections for all but single look-ups
     read_pool_size: int = 5  # connections for single look-ups
     pool_timeout: float = 5.0  # seconds to wait for a free one
-    command_timeout: float | None = 30.0  # seconds a statement may take (PostgreSQL)
+    command_timeout: float | None = 10.0  # seconds a statement may take (PostgreSQL)
     busy_timeout: float = 30.0  # seconds to wait for another process's write (SQLite)
 
     @property

@@ -1,0 +1,1 @@
+"""Attacks that once worked here. Each test names what it prevents."""
