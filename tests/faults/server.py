@@ -1,16 +1,20 @@
 """What `watchword serve` serves, with hashing at the test cost and a clock that may be ahead.
 
-    python -m tests.faults.server --ahead 61 --die-after 7
+Reads one line of JSON for every server to start, and forks: the imports, most of a start, are
+made once. The server is a session of its own, takes a free port and prints it; everything else
+comes from the environment.
 
-Takes a free port and prints it. Everything else comes from the environment. With `--die-after`
-it kills itself, as SIGKILL from elsewhere would, right after that many commits that follow a
-SIGUSR1: moments between a commit and its answer are too short to be hit by chance.
+    {"ahead": 61, "die_after": 7}
+
+With `die_after` it kills itself, as SIGKILL from elsewhere would, right after that many commits
+that follow a SIGUSR1: moments between a commit and its answer are too short to hit by chance.
 """
 
-import argparse
+import json
 import os
 import signal
 import socket
+import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
@@ -22,6 +26,7 @@ from watchword import Watchword
 from watchword.kernel.clock import SystemClock
 from watchword.server.asgi import server_app
 from watchword.storage.store import Verbs
+from watchword.stores import sql as _  # imported here, so that no server has to
 from watchword.testing import cheap_hashing
 
 
@@ -75,20 +80,29 @@ class Doomed:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def main() -> None:
-    arguments = argparse.ArgumentParser()
-    arguments.add_argument("--ahead", type=float, default=0.0)
-    arguments.add_argument("--die-after", type=int, default=None)
-    given = arguments.parse_args()
-    ahead = timedelta(seconds=given.ahead)
+def serve(*, ahead: float = 0.0, die_after: int | None = None) -> None:
+    """One server, until it is killed."""
     with cheap_hashing(), socket.create_server(("127.0.0.1", 0)) as listening:
-        auth = Watchword(served=True, clock=Ahead(ahead))
-        if given.die_after is not None:
-            Doomed(given.die_after).watch(auth.driver)
+        auth = Watchword(served=True, clock=Ahead(timedelta(seconds=ahead)))
+        if die_after is not None:
+            Doomed(die_after).watch(auth.driver)
         app = server_app(auth)
         print(f"It listens on http://127.0.0.1:{listening.getsockname()[1]}", flush=True)
         config = uvicorn.Config(app, lifespan="on", log_level="warning", proxy_headers=False)
         uvicorn.Server(config).run(sockets=[listening])
+
+
+def main() -> None:
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the dead are gone at once
+    for line in sys.stdin:
+        given = json.loads(line)
+        child = os.fork()
+        if child == 0:
+            os.setsid()
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            serve(**given)
+            os._exit(0)
+        print(f"pid {child}", flush=True)
 
 
 if __name__ == "__main__":

@@ -7,12 +7,10 @@ from typing import Any
 import asyncpg
 import pytest
 from fastapi import APIRouter, FastAPI, WebSocket
-from starlette.testclient import TestClient
-from starlette.websockets import WebSocketDisconnect
 
 from tests.servers import Postgres, in_thread
 from tests.told import ADA, ANOTHER, PASSWORD, SITE, browser, problem, telling
-from watchword import CurrentUser, OptionalUser, Watchword, requires
+from watchword import CurrentUser, OptionalUser, requires
 from watchword.crypto.keys import generate_secret
 from watchword.testing.story import bearer
 
@@ -85,48 +83,68 @@ async def test_an_odd_path_or_host_can_only_be_refused() -> None:
             assert (await story.client.get(path)).status_code in (401, 404), path
 
 
+async def knock(app: Any, path: str, headers: dict[str, str]) -> list[dict[str, Any]]:
+    """Open a socket, as a server would tell the app; what the app says."""
+    said: list[dict[str, Any]] = []
+    scope = {
+        "type": "websocket",
+        "path": path,
+        "raw_path": path.encode(),
+        "root_path": "",
+        "scheme": "ws",
+        "query_string": b"",
+        "subprotocols": [],
+        "client": ("127.0.0.1", 1),
+        "server": ("localhost", 8000),
+        "headers": [
+            (b"host", b"localhost:8000"),
+            *((name.lower().encode(), value.encode()) for name, value in headers.items()),
+        ],
+    }
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "websocket.disconnect" if said else "websocket.connect", "code": 1000}
+
+    async def send(message: dict[str, Any]) -> None:
+        said.append(message)
+
+    await app(scope, receive, send)
+    return said
+
+
 @pytest.mark.invariant("I-26")
-def test_a_socket_has_no_identity_and_a_guard_closes_it() -> None:
-    app = FastAPI()
-    auth = Watchword(
-        "sqlite://", environment="development", secret=generate_secret(), environ={}
-    )
-    auth.install(app)
-    seen: list[Any] = []
+async def test_a_socket_has_no_identity_and_a_guard_closes_it() -> None:
+    async with telling() as story, browser(story.app) as client:
+        seen: list[Any] = []
 
-    @app.websocket("/open")
-    async def anybody(socket: WebSocket) -> None:
-        seen.append(socket.scope.get("watchword.identity"))
-        await socket.accept()
-        await socket.close()
+        @story.app.websocket("/open")
+        async def anybody(socket: WebSocket) -> None:
+            seen.append(socket.scope.get("watchword.identity"))
+            await socket.accept()
 
-    @app.websocket("/user")
-    async def user(socket: WebSocket, user: CurrentUser) -> None:
-        await socket.accept()
+        @story.app.websocket("/user")
+        async def user(socket: WebSocket, user: CurrentUser) -> None:
+            await socket.accept()
 
-    @app.websocket("/perhaps")
-    async def perhaps(socket: WebSocket, user: OptionalUser) -> None:
-        await socket.accept()
+        @story.app.websocket("/perhaps")
+        async def perhaps(socket: WebSocket, user: OptionalUser) -> None:
+            await socket.accept()
 
-    @app.websocket("/role", dependencies=[requires(role="admin")])
-    async def role(socket: WebSocket) -> None:
-        await socket.accept()
+        @story.app.websocket("/role", dependencies=[requires(role="admin")])
+        async def role(socket: WebSocket) -> None:
+            await socket.accept()
 
-    with TestClient(app, base_url="http://localhost:8000") as client:
-        body = {"email": ADA, "password": PASSWORD}
-        assert client.post("/auth/register", json=body).status_code == 201
-        token = client.post("/auth/login", json=body).json()["access_token"]
-        client.post("/auth/login", json={**body, "transport": "cookie"})
-        with client.websocket_connect("/open", headers=bearer(token)):
-            pass
-        assert seen == [None]
-        for path in ("/user", "/perhaps", "/role"):
-            with (
-                pytest.raises(WebSocketDisconnect) as closed,
-                client.websocket_connect(path, headers=bearer(token)),
-            ):
-                pass
-            assert closed.value.code == 1008
+        await story.register()
+        token = (await story.log_in())["access_token"]
+        await story.log_in(transport="cookie", client=client)
+        cookie = {"Cookie": f"session={client.cookies['session']}"}
+        for headers in ({}, bearer(token), cookie):
+            (opened,) = await knock(story.app, "/open", headers)
+            assert opened["type"] == "websocket.accept"
+            for path in ("/user", "/perhaps", "/role"):
+                (closed,) = await knock(story.app, path, headers)
+                assert (closed["type"], closed["code"]) == ("websocket.close", 1008)
+        assert seen == [None] * 3
 
 
 @pytest.mark.capability("DEF-22", "S1-25")

@@ -50,8 +50,10 @@ class AuthRoute(APIRoute):
                 return problem(error.error)
             except WatchwordError as error:
                 return problem(error)
-            except (HTTPException, ClientDisconnect):
+            except HTTPException:
                 raise
+            except ClientDisconnect:
+                return Response(status_code=400)  # nobody is there to read it
             except Exception as error:  # noqa: BLE001  the last resort (16.5.4)
                 return unexpected(error)
             response.headers.setdefault("Cache-Control", "no-store")

@@ -257,7 +257,11 @@ class Pool:
                     yield connection
             return
         async with self._queue.turn(), self.engine.connect() as connection:
-            await self.run(connection.exec_driver_sql("BEGIN IMMEDIATE"))
+            try:
+                await self.run(connection.exec_driver_sql("BEGIN IMMEDIATE"))
+            except asyncio.CancelledError:  # it may have begun all the same
+                await finished(_roll_back(connection))
+                raise
             try:
                 yield connection
             except BaseException:
@@ -273,9 +277,11 @@ class Pool:
         """Run one statement.
 
         SQLAlchemy throws away the connection of a cancelled statement. In memory that would be
-        the database, so there the statement ends first.
+        the database. In a file the statement goes on in its thread, and the connection that is
+        closed under it keeps the write lock until its cursor is collected: so with SQLite the
+        statement ends first.
         """
-        return await finished(step) if self.target.in_memory else await step
+        return await finished(step) if self._queue is not None else await step
 
     async def close(self) -> None:
         """Close every connection."""
