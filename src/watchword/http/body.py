@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from watchword.http.headers import seal
 from watchword.http.problems import MAX_FAULTS, Refused, from_validation, problem, unexpected
 from watchword.kernel.errors import (
     Fault,
@@ -57,7 +58,7 @@ class AuthRoute(APIRoute):
             except Exception as error:  # noqa: BLE001  the last resort (16.5.4)
                 return unexpected(error)
             response.headers.setdefault("Cache-Control", "no-store")
-            return response
+            return seal(response)
 
         return handler
 

@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from watchword.http.headers import seal
 from watchword.kernel.clock import SystemClock
 from watchword.kernel.errors import (
     Fault,
@@ -76,12 +77,13 @@ def problem(error: WatchwordError) -> Response:
         "request_id": request_id,
         **error.extra,
     }
-    return Response(
+    answer = Response(
         json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace"),
         status_code=error.status,
         headers=dict(headers_of(error)),
         media_type=MEDIA_TYPE,
     )
+    return seal(answer)
 
 
 def _one_line(text: str) -> str:

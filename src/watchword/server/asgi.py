@@ -1,13 +1,14 @@
 """The application that `watchword serve` runs."""
 
 import os
-from typing import cast
+from typing import Any, cast
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.types import ExceptionHandler
 
 import watchword
+from watchword.http.headers import StrictTransport
 from watchword.presets import Watchword
 from watchword.server.errors import answer_http, answer_unexpected
 from watchword.server.probes import probes
@@ -43,4 +44,6 @@ def server_app(auth: Watchword) -> FastAPI:
     if development:
         app.include_router(welcome(auth))
     auth.install(app)
+    if auth.public_url.startswith("https:"):
+        app.add_middleware(cast("Any", StrictTransport))
     return app
