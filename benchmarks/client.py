@@ -10,6 +10,7 @@ Each prints one line, `RESULT` and JSON.
 import asyncio
 import contextlib
 import http.client
+import itertools
 import json
 import os
 import socket
@@ -22,12 +23,14 @@ CONNECTIONS = 16
 PAUSE = 0.02  # between two requests of the probe
 
 
-def load(url: str, seconds: float, headers: dict[str, str]) -> dict[str, float]:
+def load(url: str, seconds: float, headers: list[dict[str, str]]) -> dict[str, float]:
     """The generator that stands in for wrk: keep 16 connections busy."""
     parts = urlsplit(url)
-    lines = [f"GET {parts.path} HTTP/1.1", f"Host: {parts.netloc}"]
-    lines += [f"{name}: {value}" for name, value in headers.items()]
-    request = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+    start = f"GET {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\n"
+    requests = itertools.cycle(
+        (start + "".join(f"{n}: {v}\r\n" for n, v in each.items()) + "\r\n").encode("latin-1")
+        for each in headers
+    )
     delays: list[float] = []
     refused = 0
     until = time.monotonic() + seconds
@@ -37,7 +40,7 @@ def load(url: str, seconds: float, headers: dict[str, str]) -> dict[str, float]:
         reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
         while time.monotonic() < until:
             began = time.perf_counter()
-            writer.write(request)
+            writer.write(next(requests))
             head = await reader.readuntil(b"\r\n\r\n")
             length = head.lower().partition(b"content-length:")[2].split(b"\r\n")[0]
             await reader.readexactly(int(length or b"0"))

@@ -26,7 +26,8 @@ async def serve(module: str, variant: str, data: str, database: str | None) -> N
     config = uvicorn.Config(
         app, loop="uvloop", http="httptools", access_log=False, log_level="warning", lifespan="on"
     )
-    print(json.dumps({"port": listening.getsockname()[1], "headers": headers}), flush=True)
+    several = headers if isinstance(headers, list) else [headers]
+    print(json.dumps({"port": listening.getsockname()[1], "headers": several}), flush=True)
     await uvicorn.Server(config).serve(sockets=[listening])
 
 

@@ -36,13 +36,13 @@ class Server:
     contender: Contender
     pid: int
     port: int
-    headers: dict[str, str]
+    headers: list[dict[str, str]]  # sent in turn
 
     def ask(self, path: str = "/hello") -> int:
         """One request; its status."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
         try:
-            connection.request("GET", path, headers=self.headers)
+            connection.request("GET", path, headers=self.headers[0])
             answer = connection.getresponse()
             answer.read()
         finally:

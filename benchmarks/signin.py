@@ -94,10 +94,15 @@ def main(given: Sequence[str]) -> None:
     parser = arguments("signin", __doc__, rounds=5, seconds=8)
     parser.add_argument("--clients", type=int, default=4 * cores, help="default: %(default)s")
     parser.add_argument("--no-peers", action="store_true", help="only ours")
+    parser.add_argument("--only", choices=[row.name for row in ROWS], help="this row alone")
     options = parser.parse_args(given)
     about = machine()
     rows = measured(
-        [row for row in ROWS if not (options.no_peers and row.peer)],
+        [
+            row
+            for row in ROWS
+            if not (options.no_peers and row.peer) and options.only in (None, row.name)
+        ],
         rounds=options.rounds,
         seconds=options.seconds,
         clients=options.clients,
@@ -144,7 +149,9 @@ def measured(
     """Argon2 and every contender once a round."""
     rows = {RAW: Row(), **{contender.name: Row() for contender in chosen}}
     with ExitStack() as stack:
-        databases = stack.enter_context(postgres())
+        databases = None
+        if any(contender.store == "postgresql" for contender in chosen):
+            databases = stack.enter_context(postgres())
         servers: dict[str, Server | None] = {RAW: None}
         idle: dict[str, float] = {}
         for contender in chosen:

@@ -1,7 +1,7 @@
 """Words that the stories share: browsers, forms, problems, and a watch on what a request costs."""
 
 from collections import Counter
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from typing import Any, cast
@@ -12,6 +12,7 @@ from fastapi import FastAPI
 
 from watchword import Watchword
 from watchword.crypto.hashing import HashPool
+from watchword.storage.record import schema_of
 from watchword.storage.store import Store
 from watchword.testing import Story, telling
 from watchword.testing.story import ORIGIN, PASSWORD
@@ -22,7 +23,8 @@ ADA, EVE = "ada@example.com", "eve@example.com"
 ANOTHER = "another fine horse battery"
 
 _VERBS = (
-    "insert get find count update take erase increment expire transaction".split()
+    *("insert", "get", "find", "count", "update", "take", "erase"),
+    *("increment", "expire", "transaction"),
 )
 
 
@@ -57,6 +59,12 @@ def plain(answer: httpx.Response) -> tuple[int, dict[str, Any], dict[str, str]]:
     body = dict(answer.json()) if answer.content else {}
     body.pop("request_id", None)
     return answer.status_code, body, dict(answer.headers)
+
+
+def texts_of(record: object) -> str:
+    """Every stored value of a record, as text."""
+    names = schema_of(type(record)).columns
+    return "\n".join(str(getattr(record, name)) for name in names)
 
 
 def browser(app: FastAPI | Any, origin: str = ORIGIN, **headers: str) -> httpx.AsyncClient:
@@ -119,7 +127,7 @@ class Work:
         counted(HashPool, "run", "")
 
     @contextmanager
-    def watched(self) -> Iterator[Counter[str]]:
+    def watched(self) -> Generator[Counter[str]]:
         """What is done inside the block."""
         counter: Counter[str] = Counter()
         token = _watched.set(counter)
@@ -153,5 +161,6 @@ __all__ = [
     "plain",
     "problem",
     "telling",
+    "texts_of",
     "work",
 ]

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from watchword import CurrentPrincipal, CurrentUser, Watchword, requires
 from watchword.crypto import hashing
 from watchword.crypto.keys import generate_secret
+from watchword.features.sessions import sessions
 from watchword.features.tokens import tokens
 from watchword.features.users import User
 from watchword.kernel.principal import Client
@@ -21,11 +22,13 @@ SOMEWHERE = Client(address="127.0.0.1", user_agent="benchmarks")
 
 
 def watchword(database: str, **options: Any) -> Watchword:
-    """A Watchword in production; access tokens outlive a long run."""
-    features = [each for each in standard() if each.name not in ("users", "tokens")]
+    """A Watchword in production; tokens outlive a long run, and one person may have many."""
+    changed = (tokens(access_ttl="24h"), sessions(max_sessions=100))
+    named = {"users", *(each.name for each in changed)}
+    features = [each for each in standard() if each.name not in named]
     return Watchword(
         database,
-        features=[*features, tokens(access_ttl="24h")],
+        features=[*features, *changed],
         environ={},
         environment="production",
         public_url="https://bench.example.com",
@@ -94,7 +97,7 @@ def routed(app: FastAPI, guard: str) -> None:
 
 async def prepared(
     variant: str, *, data: Path, database: str | None
-) -> tuple[FastAPI, dict[str, str]]:
+) -> tuple[FastAPI, list[dict[str, str]]]:
     """`GUARD[+plain][+cookie][+anonymous][+uncached]`, or `signin[+even]`: people."""
     guard, *how = variant.split("+")
     if "even" in how:  # hash at the loop's own priority, to see what stepping back brings
@@ -109,8 +112,9 @@ async def prepared(
     routed(app, guard)
     await auth.start()
     user = await signed_up(auth, people=PEOPLE if guard == "signin" else 1)
-    headers: dict[str, str] = {}
-    if "anonymous" not in how:
-        transport = "cookie" if "cookie" in how else "bearer"
-        headers = await credentials(auth, user, transport=transport)
-    return app, headers
+    if "anonymous" in how:
+        return app, [{}]
+    transport = "cookie" if "cookie" in how else "bearer"
+    # Without a cache, requests that present the same thing at one time would share a look-up.
+    several = 64 if "uncached" in how else 1
+    return app, [await credentials(auth, user, transport=transport) for _ in range(several)]

@@ -10,6 +10,7 @@ With `die_after` it kills itself, as SIGKILL from elsewhere would, right after t
 that follow a SIGUSR1: moments between a commit and its answer are too short to hit by chance.
 """
 
+import importlib
 import json
 import os
 import signal
@@ -26,7 +27,6 @@ from watchword import Watchword
 from watchword.kernel.clock import SystemClock
 from watchword.server.asgi import server_app
 from watchword.storage.store import Verbs
-from watchword.stores import sql as _  # imported here, so that no server has to
 from watchword.testing import cheap_hashing
 
 
@@ -46,9 +46,9 @@ class Doomed:
     def __init__(self, commits: int) -> None:
         self._left = commits
         self._is_counting = False
-        signal.signal(signal.SIGUSR1, lambda *_: self._begin())
+        signal.signal(signal.SIGUSR1, self._begin)
 
-    def _begin(self) -> None:
+    def _begin(self, *_: object) -> None:
         self._is_counting = True
 
     def watch(self, driver: Any) -> None:
@@ -93,13 +93,16 @@ def serve(*, ahead: float = 0.0, die_after: int | None = None) -> None:
 
 
 def main() -> None:
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the dead are gone at once
+    for module in ("watchword.stores.sql.migrate", "aiosqlite", "asyncpg", "alembic.autogenerate"):
+        importlib.import_module(module)  # so that no server has to
+    child = None
     for line in sys.stdin:
         given = json.loads(line)
+        if child is not None:
+            os.waitpid(child, 0)  # dead; until now nobody else could get its number
         child = os.fork()
         if child == 0:
             os.setsid()
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             serve(**given)
             os._exit(0)
         print(f"pid {child}", flush=True)

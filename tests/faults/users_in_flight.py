@@ -1,18 +1,23 @@
 """People on their way through sign-up, verification, refresh and reset while servers die."""
 
+import random
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Any, cast
 
 import httpx
 
 from tests.faults.victim import Letterbox, Victim
+from watchword.features.mail import OutboxMail
+from watchword.features.sessions import Session
+from watchword.features.tokens import refresh
+from watchword.storage.store import Paging, Store
 
 FIRST, SECOND, THIRD = (f"correct horse battery {word}" for word in ("one", "two", "three"))
 GRACE = 10  # seconds, the default of tokens.refresh_grace
+LOST = 0.25  # of the answers
 LATER = 61  # seconds: past the grace, and past the lease of a mail whose worker died
 
 
@@ -32,8 +37,9 @@ class Totals:
     worked_twice: list[str] = field(default_factory=list[str])
     mails_lost: list[str] = field(default_factory=list[str])
     in_flight: Counter[str] = field(default_factory=Counter[str])
-    cut: Counter[str] = field(default_factory=Counter[str])  # no answer came
-    committed: Counter[str] = field(default_factory=Counter[str])  # of those, it had happened
+    cut: Counter[str] = field(default_factory=Counter[str])  # the server died
+    lost: Counter[str] = field(default_factory=Counter[str])  # it answered, and nobody heard
+    committed: Counter[str] = field(default_factory=Counter[str])  # of both, it had happened
 
 
 @dataclass
@@ -42,7 +48,10 @@ class Site:
 
     victim: Victim
     letters: Letterbox
+    store: Store  # to see what was committed; decides nothing
+    chance: random.Random
     totals: Totals = field(default_factory=Totals)
+    waited: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     client: httpx.AsyncClient = field(
         default_factory=lambda: httpx.AsyncClient(trust_env=False, timeout=20)
     )
@@ -60,10 +69,22 @@ class Site:
     async def me(self, token: str) -> int:
         """The status of GET /auth/me."""
         headers = {"Authorization": f"Bearer {token}"}
-        return (await self.client.get(f"{self.victim.address}/auth/me", headers=headers)).status_code
+        answer = await self.client.get(f"{self.victim.address}/auth/me", headers=headers)
+        return answer.status_code
+
+    async def was_rotated(self, refresh_token: str) -> bool:
+        """Has this token got its successor?"""
+        token = refresh.read(refresh_token)
+        session = await self.store.get(Session, refresh_family=token.family_digest)
+        return session is not None and session.refresh_previous == token.proof_digest
 
     async def hang_up(self) -> None:
-        """Forget connections to a server that died."""
+        """A server died: forget its connections, and see which mails it left."""
+        page = await self.store.find(
+            OutboxMail, Paging(order=("due_at", "id"), limit=1000), purpose="verify_email"
+        )
+        for row in page.items:
+            self.waited[row.address].add(row.id)
         await self.client.aclose()
         self.client = httpx.AsyncClient(trust_env=False, timeout=20)
 
@@ -81,7 +102,7 @@ class Person:
     stage: str = "register"
     token: str = ""  # from the newest mail
     pair: dict[str, str] = field(default_factory=dict[str, str])
-    resets_asked: int = 0
+    asked: Counter[str] = field(default_factory=Counter[str])  # mails, by their token's prefix
     answered: httpx.Response | None = None
     left_at: float = 0.0
 
@@ -93,6 +114,7 @@ class Person:
     async def step(self) -> None:
         """The step that may be cut."""
         self.site.totals.in_flight[self.stage] += 1
+        mail = {"register": "wwv", "ask": "wwp"}.get(self.stage)
         self.answered, self.left_at = None, time.monotonic()
         steps: dict[str, Callable[[], Awaitable[httpx.Response]]] = {
             "register": lambda: self._post("register", email=self.email, password=FIRST),
@@ -105,6 +127,12 @@ class Person:
             self.answered = await steps[self.stage]()
         except Cut:
             self.site.totals.cut[self.stage] += 1
+            return
+        if mail is not None:
+            self.asked[mail] += 1
+        if self.answered.status_code < 300 and self.site.chance.random() < LOST:
+            self.answered = None  # on its way back
+            self.site.totals.lost[self.stage] += 1
 
     async def go_on(self) -> None:
         """After the server is back: whatever happened to the step, finish it, once."""
@@ -129,6 +157,7 @@ class Person:
             known = (await self._post("login", email=self.email, password=FIRST)).status_code == 403
             self.site.totals.committed["register"] += known
             self._expect(await self._post("register", email=self.email, password=FIRST), 202)
+            self.asked["wwv"] += 1
         else:
             self._expect(self.answered, 202)
         await self._get_verification()
@@ -139,7 +168,7 @@ class Person:
         try:
             self.token = await box.newest(self.email, "wwv", wait=1)
         except LookupError:  # its worker died with it, and the lease is not over: ask anew
-            self._expect(await self._post("verify-email-request", email=self.email), 202)
+            await self._ask("verify-email-request", "wwv")
             self.token = await box.newest(self.email, "wwv", wait=10)
 
     async def _verified(self) -> None:
@@ -159,10 +188,8 @@ class Person:
             else:  # a later mail made it void
                 self._expect(answer, 401)
                 had = len(self.site.letters.tokens(self.email, "wwv"))
-                self._expect(await self._post("verify-email-request", email=self.email), 202)
-                self.token = await self.site.letters.newest(
-                    self.email, "wwv", past=had, wait=10
-                )
+                await self._ask("verify-email-request", "wwv")
+                self.token = await self.site.letters.newest(self.email, "wwv", past=had, wait=10)
         if not verified:
             raise Stuck("no token verifies")
         for token in spent:
@@ -172,6 +199,7 @@ class Person:
     async def _refreshed(self) -> None:
         first = self.pair["refresh_token"]
         if self.answered is None:
+            self.site.totals.committed["refresh"] += await self.site.was_rotated(first)
             answer = await self._post("refresh", refresh_token=first)
             if answer.status_code != 200 and time.monotonic() - self.left_at > GRACE - 1:
                 self._expect(answer, 401)
@@ -198,13 +226,11 @@ class Person:
     async def _asked(self) -> None:
         if self.answered is not None:
             self._expect(self.answered, 202)
-            self.resets_asked += 1
         try:
             self.token = await self.site.letters.newest(self.email, "wwp", wait=1)
             self.site.totals.committed["ask"] += self.answered is None
         except LookupError:
-            self._expect(await self._post("password-reset-request", email=self.email), 202)
-            self.resets_asked += 1
+            await self._ask("password-reset-request", "wwp")
             self.token = await self.site.letters.newest(self.email, "wwp", wait=10)
         self.stage = "reset"
 
@@ -228,11 +254,8 @@ class Person:
             else:  # a later mail made it void
                 self._expect(answer, 401)
                 had = len(self.site.letters.tokens(self.email, "wwp"))
-                self._expect(await self._post("password-reset-request", email=self.email), 202)
-                self.resets_asked += 1
-                self.token = await self.site.letters.newest(
-                    self.email, "wwp", past=had, wait=10
-                )
+                await self._ask("password-reset-request", "wwp")
+                self.token = await self.site.letters.newest(self.email, "wwp", past=had, wait=10)
         if not done:
             raise Stuck("no token resets")
         for token in spent:
@@ -264,18 +287,26 @@ class Person:
 
     def look_for_lost_mail(self) -> None:
         """Each request that was answered must have brought its mail by now."""
-        resets = len(self.site.letters.tokens(self.email, "wwp"))
-        if self.stage != "register" and not self.site.letters.tokens(self.email, "wwv"):
-            self.site.totals.mails_lost.append(f"{self.email}: no verification")
-        if resets < self.resets_asked:
-            self.site.totals.mails_lost.append(f"{self.email}: {resets} of {self.resets_asked}")
+        for prefix, asked in self.asked.items():
+            came = len(self.site.letters.tokens(self.email, prefix))
+            # What still waited when a server died may come after the address was verified:
+            # then there is nothing to send.
+            late = len(self.site.waited[self.email]) if prefix == "wwv" else 0
+            if came + late < asked:
+                self.site.totals.mails_lost.append(
+                    f"{self.email}: {came} {prefix}, {late} late, of {asked}"
+                )
 
     # Words
+
+    async def _ask(self, path: str, prefix: str) -> None:
+        self._expect(await self._post(path, email=self.email), 202)
+        self.asked[prefix] += 1
 
     async def _signs_in(self, password: str) -> bool:
         answer = await self._post("login", email=self.email, password=password)
         if answer.status_code == 200:
-            self.pair = cast("dict[str, str]", cast("Any", answer.json()))
+            self.pair = answer.json()
             return True
         self._expect(answer, 401, 403)
         return False

@@ -1,6 +1,8 @@
 """A server in a process of its own, to be killed and started again on the same data."""
 
 import asyncio
+import contextlib
+import json
 import os
 import re
 import signal
@@ -14,15 +16,16 @@ from email.message import EmailMessage
 from pathlib import Path
 
 import httpx
+import psutil
 
 from watchword.crypto.keys import generate_secret
 
 SITE = "https://accounts.example.com"
 ROOT = Path(__file__).resolve().parents[2]
-CHEAP = (sys.executable, "-m", "tests.faults.server")
 REAL = (str(Path(sys.executable).with_name("watchword")), "serve", "--port", "0")
-_STARTS_IN = 30.0  # seconds
-_LISTENS = re.compile(rb"listens on (http://\S+)")
+_STARTS_IN = 60.0  # seconds
+_LISTENS = re.compile(rb"listens on (http://\S+)\n")
+_FORKED = re.compile(rb"pid (\d+)\n")
 
 
 def environment(database: str, mails: Path, **more: str) -> dict[str, str]:
@@ -42,61 +45,108 @@ def environment(database: str, mails: Path, **more: str) -> dict[str, str]:
 
 @dataclass
 class Victim:
-    """One server at a time: `start`, `kill`, `start` again."""
+    """One server at a time: `start`, `kill`, `start` again. `close` at the end."""
 
     folder: Path
     environ: Mapping[str, str]
     kills: int = 0
     address: str = ""
-    _process: "subprocess.Popen[bytes] | None" = None
+    _forker: "subprocess.Popen[bytes] | None" = None  # where cheap servers come from
+    _real: "subprocess.Popen[bytes] | None" = None
+    _server: psutil.Process | None = None
 
-    async def start(self, command: Sequence[str] = CHEAP) -> None:
-        """Start it and wait until it is ready."""
-        log = self.folder / "server.log"
-        began = log.stat().st_size if log.exists() else 0
-        with log.open("ab") as output:
-            self._process = subprocess.Popen(
+    async def start(self, **options: float) -> None:
+        """Start a server that hashes at the test cost, and wait until it is ready."""
+        if self._forker is None:
+            self._forker = self._run((sys.executable, "-m", "tests.faults.server"))
+        assert self._forker.stdin is not None
+        before = len(self._said())
+        self._forker.stdin.write(json.dumps(options).encode() + b"\n")
+        self._forker.stdin.flush()
+        pid = int((await self._hear(_FORKED, before)).group(1))
+        self._server = psutil.Process(pid)  # nobody else's: the forker keeps it when it is dead
+        await self._wait_until_ready(before)
+
+    async def start_real(self) -> None:
+        """Start `watchword serve` itself, and wait until it is ready."""
+        before = len(self._said())
+        self._real = self._run((*REAL, "--data", str(self.folder / "data")))
+        self._server = psutil.Process(self._real.pid)
+        await self._wait_until_ready(before)
+
+    def kill(self) -> None:
+        """SIGKILL to the process and whatever it started, unless it did that itself."""
+        assert self._server is not None
+        self.end()
+        self.kills += 1
+
+    def doom(self) -> None:
+        """Let it begin to count the commits that it has left."""
+        assert self._server is not None
+        self._server.send_signal(signal.SIGUSR1)
+
+    def close(self) -> None:
+        """End whatever runs."""
+        self.end()
+        if self._forker is not None:
+            self._forker.kill()
+            self._forker.communicate()
+            self._forker = None
+
+    @property
+    def _log(self) -> Path:
+        return self.folder / "server.log"
+
+    def _said(self) -> bytes:
+        return self._log.read_bytes() if self._log.exists() else b""
+
+    def _run(self, command: Sequence[str]) -> "subprocess.Popen[bytes]":
+        with self._log.open("ab") as output:
+            return subprocess.Popen(
                 command,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd=ROOT,
                 env=dict(self.environ),
                 start_new_session=True,  # a group of its own: what it started dies with it
             )
+
+    def end(self) -> None:
+        """End the server, if one runs."""
+        if self._server is not None and _is_alive(self._server):
+            os.killpg(self._server.pid, signal.SIGKILL)
+            while _is_alive(self._server):
+                time.sleep(0.002)
+        self._server = None
+        if self._real is not None:
+            self._real.communicate()
+            self._real = None
+
+    async def _hear(self, what: "re.Pattern[bytes]", after: int) -> "re.Match[bytes]":
         until = time.monotonic() + _STARTS_IN
-        async with httpx.AsyncClient(trust_env=False, timeout=2) as client:
+        while time.monotonic() < until:
+            if found := what.search(self._said(), after):
+                return found
+            await asyncio.sleep(0.01)
+        raise AssertionError(f"not heard in {_STARTS_IN} s:\n{self._said().decode()}")
+
+    async def _wait_until_ready(self, after: int) -> None:
+        assert self._server is not None
+        self.address = (await self._hear(_LISTENS, after)).group(1).decode()
+        until = time.monotonic() + _STARTS_IN
+        async with httpx.AsyncClient(trust_env=False, timeout=5) as client:
             while time.monotonic() < until:
-                said = log.read_bytes()[began:]
-                assert self._process.poll() is None, said.decode()
-                if found := _LISTENS.search(said):
-                    self.address = found[1].decode()
-                    try:
-                        if (await client.get(f"{self.address}/readyz")).status_code == 200:
-                            return
-                    except httpx.TransportError:
-                        pass
-                await asyncio.sleep(0.02)
-        raise AssertionError(f"not ready in {_STARTS_IN} s:\n{log.read_text()}")
+                assert _is_alive(self._server), self._said().decode()
+                with contextlib.suppress(httpx.TransportError):
+                    if (await client.get(f"{self.address}/readyz")).status_code == 200:
+                        return
+                await asyncio.sleep(0.01)
+        raise AssertionError(f"not ready in {_STARTS_IN} s:\n{self._said().decode()}")
 
-    def kill(self) -> None:
-        """SIGKILL to the process and whatever it started, unless it did that itself."""
-        assert self._process is not None
-        assert self._process.poll() in {None, -signal.SIGKILL}, "it had ended otherwise"
-        self.stop()
-        self.kills += 1
 
-    def doom(self) -> None:
-        """Let it begin to count the commits that it has left."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGUSR1)
-
-    def stop(self) -> None:
-        """End it, if it runs."""
-        if self._process is not None and self._process.poll() is None:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-        self._process = None
+def _is_alive(process: psutil.Process) -> bool:
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
 
 
 @dataclass

@@ -221,9 +221,15 @@ async def test_whatever_is_sent_nothing_breaks(story: Story, count: Any) -> None
         max_examples=count(60, 2000),
         deadline=None,
         database=None,
-        suppress_health_check=list(HealthCheck),
+        suppress_health_check=[
+            HealthCheck.too_slow,
+            HealthCheck.data_too_large,
+            HealthCheck.filter_too_much,
+        ],
     )
-    @given(st.dictionaries(st.sampled_from(sorted({f for r in ROUTES.values() for f in r})), anything))
+    @given(
+        st.dictionaries(st.sampled_from(sorted({f for r in ROUTES.values() for f in r})), anything)
+    )
     def collect(body: dict[str, Any]) -> None:
         bodies.append(json.dumps(body).encode("utf-8", "surrogatepass"))
 

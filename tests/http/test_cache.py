@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tests.told import ADA, browser, problem, telling
+from watchword import CurrentPrincipal, CurrentUser
 from watchword.features.users import User
 from watchword.http.cache import IdentityCache
 from watchword.kernel.errors import InvalidToken, StoreUnavailable
@@ -240,8 +241,6 @@ async def test_what_a_handler_gets_it_cannot_change_for_others(database_url: str
         token = (await story.log_in())["access_token"]
         change = {"user_settings": {"theme": {"dark": [1]}}}
         await story.client.patch("/auth/me", json=change, headers=bearer(token))
-        from watchword import CurrentPrincipal, CurrentUser
-
         seen: list[User] = []
 
         @story.app.get("/bend")
@@ -251,7 +250,7 @@ async def test_what_a_handler_gets_it_cannot_change_for_others(database_url: str
             assert isinstance(settings, Frozen)
             for attempt in (
                 lambda: settings.update(x=1),
-                lambda: settings.clear(),
+                settings.clear,
                 lambda: settings.pop("theme"),
                 lambda: settings["theme"].setdefault("x", 1),
                 lambda: settings["theme"]["dark"].append(2),

@@ -1,7 +1,7 @@
 """The gate: hosts, odd paths, sockets, and a store that is away."""
 
 import logging
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import asyncpg
@@ -12,6 +12,9 @@ from tests.servers import Postgres, in_thread
 from tests.told import ADA, ANOTHER, PASSWORD, SITE, browser, problem, telling
 from watchword import CurrentUser, OptionalUser, requires
 from watchword.crypto.keys import generate_secret
+from watchword.kernel.events import Event
+from watchword.storage.record import schema_of
+from watchword.storage.store import Paging
 from watchword.testing.story import bearer
 
 
@@ -194,9 +197,7 @@ async def test_while_the_store_is_away_the_answer_is_503_never_yes(
             await client.get("/auth/me"),
             await story.client.post("/auth/login", json=login),
             await story.client.post("/auth/register", json={**login, "email": "x@example.com"}),
-            await story.client.post(
-                "/auth/refresh", json={"refresh_token": pair["refresh_token"]}
-            ),
+            await story.client.post("/auth/refresh", json={"refresh_token": pair["refresh_token"]}),
             await story.client.post("/auth/password-reset-request", json={"email": ADA}),
         ):
             body = problem(answer, 503, "store_unavailable")
@@ -220,9 +221,6 @@ def everything_logged(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixt
 async def test_no_log_repr_or_row_shows_a_secret(
     database_url: str, everything_logged: pytest.LogCaptureFixture
 ) -> None:
-    from watchword.kernel.events import Event
-    from watchword.storage.store import Paging
-
     secret = generate_secret()
     async with telling(database_url, secret=secret) as story, browser(story.app) as client:
         shown: list[str] = []
@@ -256,8 +254,6 @@ async def test_no_log_repr_or_row_shows_a_secret(
             secret.reveal(),
         ]
         rows: list[str] = []
-        from watchword.storage.record import schema_of
-
         for kind in story.auth.records:
             key = schema_of(kind).key[1:]
             page = await story.auth.store.find(kind, Paging(order=key, limit=500))

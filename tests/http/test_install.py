@@ -1,7 +1,7 @@
 """install(): its place in somebody's application."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -22,7 +22,7 @@ def made(database: str = "sqlite://", **options: Any) -> Watchword:
 
 
 @asynccontextmanager
-async def served(app: Any) -> AsyncIterator[None]:
+async def served(app: Any) -> AsyncGenerator[None]:
     async with app.router.lifespan_context(app):
         yield
 
@@ -33,7 +33,7 @@ async def test_it_starts_inside_out_with_the_apps_own_lifespan() -> None:
     auth = made()
 
     @asynccontextmanager
-    async def own(app: FastAPI) -> AsyncIterator[dict[str, str]]:
+    async def own(app: FastAPI) -> AsyncGenerator[dict[str, str]]:
         assert auth.is_started  # ours is up before theirs, and down after it
         await auth.users.create(email=ADA)
         order.append("up")
@@ -131,13 +131,12 @@ async def test_a_mounted_sub_application_knows_who_asks() -> None:
         return "in"
 
     app.mount("/sub", sub)
-    async with telling(app=app) as story:
-        async with served(app):
-            problem(await story.client.get("/sub/hello"), 401, "not_authenticated")
-            await story.register()
-            auth = bearer((await story.log_in())["access_token"])
-            assert (await story.client.get("/sub/hello", headers=auth)).json() == ADA
-            problem(await story.client.get("/sub/admin", headers=auth), 403, "forbidden")
+    async with telling(app=app) as story, served(app):
+        problem(await story.client.get("/sub/hello"), 401, "not_authenticated")
+        await story.register()
+        auth = bearer((await story.log_in())["access_token"])
+        assert (await story.client.get("/sub/hello", headers=auth)).json() == ADA
+        problem(await story.client.get("/sub/admin", headers=auth), 403, "forbidden")
 
 
 @pytest.mark.capability("S2-27", "DEF-22")
@@ -241,9 +240,7 @@ async def test_the_documentation_lists_errors_and_where_to_authorize(prefix: str
         kinds = set(login["requestBody"]["content"])
         assert kinds == {"application/json", "application/x-www-form-urlencoded"}
         assert {"401", "403", "415", "422", "503"} <= set(login["responses"])
-        await story.client.post(
-            f"{prefix}/register", json={"email": ADA, "password": PASSWORD}
-        )
+        await story.client.post(f"{prefix}/register", json={"email": ADA, "password": PASSWORD})
 
 
 async def test_the_hosts_own_errors_stay_its_own() -> None:

@@ -3,11 +3,10 @@
 import asyncio
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-
-import pytest
 
 from tests.told import telling
 from watchword.features.sessions import Session
@@ -110,9 +109,7 @@ class Refreshing(RuleBasedStateMachine):
         self.over = True
 
     def only_session(self) -> Session:
-        page = self.run(
-            self.story.auth.store.find(Session, Paging(order=("started_at", "id")))
-        )
+        page = self.run(self.story.auth.store.find(Session, Paging(order=("started_at", "id"))))
         assert len(page.items) == 1  # rotated in place: storage does not grow
         return page.items[0]
 
@@ -140,5 +137,9 @@ TestRefreshing.settings = settings(
     stateful_step_count=20,
     deadline=None,
     database=None,
-    suppress_health_check=list(HealthCheck),
+    suppress_health_check=[
+        HealthCheck.too_slow,
+        HealthCheck.data_too_large,
+        HealthCheck.filter_too_much,
+    ],
 )

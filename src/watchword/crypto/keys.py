@@ -6,9 +6,6 @@ import secrets
 from collections.abc import Sequence
 from typing import Final, final
 
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-
 from watchword.crypto.base64url import decoded
 from watchword.kernel.errors import ConfigurationError
 from watchword.kernel.secrets import Secret, same, unpadded
@@ -150,6 +147,10 @@ class RootSecrets:
 
 def derived(material: bytes, *, salt: bytes, info: bytes, length: int) -> bytes:
     """HKDF-SHA256 (RFC 5869)."""
+    # Loaded with the first App: `cryptography` costs a tenth of what `import fastapi` does.
+    from cryptography.hazmat.primitives.hashes import SHA256  # noqa: PLC0415
+    from cryptography.hazmat.primitives.kdf.hkdf import HKDF  # noqa: PLC0415
+
     return HKDF(algorithm=SHA256(), length=length, salt=salt, info=info).derive(material)
 
 

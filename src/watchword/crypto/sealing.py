@@ -4,9 +4,6 @@ import re
 import secrets
 from typing import Final, final
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
 from watchword.crypto.base64url import decoded
 from watchword.crypto.keys import RootSecrets, derived
 from watchword.kernel.errors import WatchwordError
@@ -122,11 +119,16 @@ def open_with_key(
 
 
 def _sealed(plaintext: bytes, *, under: bytes, place: bytes) -> str:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # noqa: PLC0415  as in keys
+
     nonce = secrets.token_bytes(_NONCE)
     return f"{unpadded(nonce)}.{unpadded(AESGCM(under).encrypt(nonce, plaintext, place))}"
 
 
 def _opened(form: re.Pattern[str], sealed: str, *, under: bytes, place: bytes) -> bytes:
+    from cryptography.exceptions import InvalidTag  # noqa: PLC0415  as in keys
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # noqa: PLC0415  as in keys
+
     found = form.fullmatch(sealed)
     if found is None:
         raise SealBroken(note="not a sealed value")

@@ -110,9 +110,7 @@ async def test_asking_needs_the_password_and_csrf(database_url: str) -> None:
         wrong = {**body, "current_password": "wrong"}
         answer = await client.post("/auth/email/change", json=wrong, headers=csrf)
         problem(answer, 401, "invalid_credentials")
-        problem(
-            await story.client.post("/auth/email/change", json=body), 401, "not_authenticated"
-        )
+        problem(await story.client.post("/auth/email/change", json=body), 401, "not_authenticated")
         await story.mails()
         assert story.outbox.to(NEW) == []
 

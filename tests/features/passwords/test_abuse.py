@@ -1,5 +1,6 @@
 """Passwords under attack: what a stranger learns of an account, by answer, work or time."""
 
+import asyncio
 import statistics
 import time
 from collections.abc import Callable
@@ -157,16 +158,13 @@ async def test_a_sign_in_that_checked_the_old_password_is_dead_at_birth(
 
 @pytest.mark.invariant("I-04")
 async def test_nobody_hashes_while_a_transaction_is_open(database_url: str) -> None:
-    async with telling(database_url) as story:
-        async with story.auth.store.transaction():
-            with pytest.raises(RuntimeError):
-                await story.auth.passwords.hashed(PASSWORD)
+    async with telling(database_url) as story, story.auth.store.transaction():
+        with pytest.raises(RuntimeError):
+            await story.auth.passwords.hashed(PASSWORD)
 
 
 @pytest.mark.invariant("I-01", "I-05")
 async def test_of_two_changes_at_once_one_wins(database_url: str) -> None:
-    import asyncio
-
     async with telling(database_url) as story:
         await story.register()
         pair = await story.log_in()

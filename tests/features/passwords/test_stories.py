@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
 
 from tests.told import (
     ADA,
@@ -20,10 +21,13 @@ from tests.told import (
     problem,
     telling,
 )
+from watchword import Watchword
+from watchword.crypto.keys import generate_secret
 from watchword.features.passwords import passwords
 from watchword.features.passwords.records import Password
 from watchword.features.verification import verification
 from watchword.presets import standard
+from watchword.storage.store import where
 from watchword.testing.story import bearer
 
 
@@ -37,7 +41,7 @@ async def change(story: Story, token: str, current: str, new: str) -> Any:
     return await story.client.post("/auth/password/change", json=body, headers=bearer(token))
 
 
-@pytest.mark.capability("S0-74", "S2-03")
+@pytest.mark.capability("S0-74", "S2-03", "S4-13")
 async def test_signing_up_answers_with_the_user_and_no_hash(database_url: str) -> None:
     async with telling(database_url) as story:
         answer = await story.register("Ada@EXAMPLE.com")
@@ -220,8 +224,6 @@ async def test_a_sign_in_makes_an_older_hash_anew(database_url: str) -> None:
 @pytest.mark.capability("S1-07", "S0-72")
 @pytest.mark.parametrize("garbage", ["", "plain", PASSWORD, "$2b$", "$argon2id$", "5f4dcc3b" * 4])
 async def test_a_stored_form_that_is_none_signs_nobody_in(garbage: str) -> None:
-    from watchword.storage.store import where
-
     async with telling() as story:
         user_id = (await story.register()).json()["id"]
         await story.auth.store.update(Password, where(user_id=user_id), hash=garbage)
@@ -286,11 +288,6 @@ async def test_a_megabyte_of_password_is_refused_before_it_costs(
 
 @pytest.mark.capability("S2-30")
 async def test_production_without_mail_says_so_to_everybody_alike(database_url: str) -> None:
-    from fastapi import FastAPI
-
-    from watchword import Watchword
-    from watchword.crypto.keys import generate_secret
-
     app = FastAPI()
     auth = Watchword(database_url, environ={}, secret=generate_secret(), **PRODUCTION)
     auth.install(app)

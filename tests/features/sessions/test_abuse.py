@@ -14,6 +14,9 @@ from tests.told import (
     problem,
     telling,
 )
+from watchword import CurrentUser
+from watchword.features.sessions import Session
+from watchword.storage.store import Paging
 from watchword.testing.story import bearer
 
 FORM = "application/x-www-form-urlencoded"
@@ -84,8 +87,6 @@ async def test_our_own_pages_need_the_token_of_this_session(headers: dict[str, s
 
 @pytest.mark.invariant("I-21")
 async def test_a_form_of_the_apps_own_carries_the_token_in_a_field(database_url: str) -> None:
-    from watchword import CurrentUser
-
     async with telling(database_url) as story, browser(story.app) as client:
 
         @story.app.post("/boats")
@@ -194,9 +195,6 @@ async def test_a_session_id_is_nowhere_proof(database_url: str) -> None:
     async with telling(database_url) as story:
         await story.register()
         await story.log_in()
-        from watchword.features.sessions import Session
-        from watchword.storage.store import Paging
-
         page = await story.auth.store.find(Session, Paging(order=("started_at", "id")))
         session_id = page.items[0].id
         problem(await story.me(session_id), 401, "invalid_token")

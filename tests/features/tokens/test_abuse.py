@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from joserfc.jwk import ECKey
 
 from tests.told import ADA, PASSWORD, Story, browser, problem, telling
 from watchword.crypto.jose import sign
@@ -312,8 +313,6 @@ async def test_every_kind_of_token_opens_its_own_door_only(story: Story) -> None
 async def test_another_curve_with_our_kid_is_refused(story: Story) -> None:
     _, header, claims = await real(story)
     stranger = ec.generate_private_key(ec.SECP256R1())
-    from joserfc.jwk import ECKey
-
     theirs = SigningKey(header["kid"], "ES256", ECKey.import_key(stranger))
     await refused(story, sign(claims, key=theirs, typ="at+jwt"))
 

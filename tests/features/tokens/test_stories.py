@@ -1,6 +1,7 @@
 """Tokens over HTTP: the pair, its renewal, and what ends it."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -8,10 +9,13 @@ import jwt
 import pytest
 
 from tests.told import ADA, EVE, PASSWORD, SITE, Story, browser, neighbour, problem, telling
+from watchword.crypto.sealing import SealBroken
 from watchword.features.keys import keys
 from watchword.features.sessions import RefreshTokenReplayed, Session, SessionEnded
+from watchword.features.tokens import refresh as form
 from watchword.features.tokens import tokens
 from watchword.presets import standard
+from watchword.storage.record import schema_of
 from watchword.storage.store import Paging
 from watchword.testing.story import bearer
 
@@ -253,9 +257,6 @@ async def test_the_successor_is_sealed_and_soon_erased(database_url: str) -> Non
 
 @pytest.mark.invariant("I-14", "I-17")
 async def test_the_successor_opens_with_the_token_before_it_alone(database_url: str) -> None:
-    from watchword.crypto.sealing import SealBroken
-    from watchword.features.tokens import refresh as form
-
     async with telling(database_url) as story:
         await story.register()
         first = (await story.log_in())["refresh_token"]
@@ -281,7 +282,9 @@ async def test_the_database_holds_no_token_as_it_is(database_url: str) -> None:
         await story.log_in(transport="cookie", client=client)
         page = await story.auth.store.find(Session, Paging(order=("started_at", "id")))
         rows = "".join(
-            str(getattr(session, name)) for session in page.items for name in session.__slots__
+            str(getattr(session, name))
+            for session in page.items
+            for name in schema_of(Session).columns
         )
         held = [client.cookies["session"], *(each["refresh_token"] for each in pairs)]
         for token in held:
@@ -309,8 +312,6 @@ async def test_a_token_names_its_own_session_user_and_app(database_url: str) -> 
         ada = await only_session(story)
         service = story.auth.tokens
         eve = (await story.auth.users.find(EVE)).id
-        from dataclasses import replace
-
         for wrong in (replace(ada, user_id=eve), replace(ada, app="another"), replace(ada, id=eve)):
             answer = await story.me(service.access_token(wrong))
             assert answer.json()["code"] in ("revoked_token", "invalid_token")
@@ -323,9 +324,7 @@ async def test_what_ends_here_is_over_here_at_once_and_elsewhere_in_two_seconds(
     database_url: str,
 ) -> None:
     async with telling(database_url) as story, neighbour(story, database_url) as other:
-        other.clock.advance(story.clock.now() - other.clock.now()) if (
-            story.clock.now() > other.clock.now()
-        ) else None
+        other.move(seconds=1)
         await story.register()
         pair = await story.log_in()
         token = pair["access_token"]

@@ -1,10 +1,10 @@
 """Users over HTTP: oneself, one's own fields, and how one leaves."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import pytest
 
-from tests.told import ADA, EVE, Story, browser, cookie_session, fields_of, problem, telling
+from tests.told import ADA, EVE, browser, cookie_session, fields_of, problem, telling
 from watchword import Own, User, user_fields
 from watchword.features.users import users
 from watchword.presets import standard
@@ -23,7 +23,7 @@ class Member(User):
     secret_score: int = 7
 
 
-def with_members() -> list[object]:
+def with_members() -> list[Any]:
     return [users(Member), *(each for each in standard() if each.name != "users")]
 
 
@@ -117,7 +117,8 @@ async def test_nobody_sets_what_is_not_theirs(database_url: str, field: str) -> 
         body = problem(answer, 422, "validation_failed")
         assert fields_of(body) == {(field, "unknown_field")}
         if field != "email":
-            refused = await story.register(EVE, **{field: ["admin"]})
+            others: dict[str, Any] = {field: ["admin"]}
+            refused = await story.register(EVE, **others)
             assert fields_of(problem(refused, 422, "validation_failed")) == {
                 (field, "unknown_field")
             }
@@ -126,7 +127,7 @@ async def test_nobody_sets_what_is_not_theirs(database_url: str, field: str) -> 
 
 @pytest.mark.capability("S1-09", "DEF-14")
 async def test_own_fields_are_read_and_written_by_whom_they_name(database_url: str) -> None:
-    async with telling(database_url, features=with_members()) as story:  # type: ignore[arg-type]
+    async with telling(database_url, features=with_members()) as story:
         made = await story.register(nickname="Enchantress")
         assert made.status_code == 201
         assert (made.json()["nickname"], made.json()["plan"]) == ("Enchantress", "free")
@@ -149,12 +150,13 @@ async def test_own_fields_are_read_and_written_by_whom_they_name(database_url: s
         assert isinstance(user, Member)
         assert (user.nickname, user.plan, user.note) == ("Countess", "free", "watch them")
         upgraded = await story.auth.users.change(user.id, plan="gold", secret_score=9)
+        assert isinstance(upgraded, Member)
         assert upgraded.plan == "gold"
         assert (await story.me(token)).json()["plan"] == "gold"
 
 
 async def test_an_own_field_of_the_wrong_type_is_named(database_url: str) -> None:
-    async with telling(database_url, features=with_members()) as story:  # type: ignore[arg-type]
+    async with telling(database_url, features=with_members()) as story:
         answer = await story.register(nickname=["a", "list"])
         body = problem(answer, 422, "validation_failed")
         assert {error["field"] for error in body["errors"]} == {"nickname"}

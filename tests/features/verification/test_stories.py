@@ -16,7 +16,9 @@ from tests.told import (
     hashes,
     problem,
     telling,
+    texts_of,
 )
+from watchword import requires
 from watchword.features.verification.records import EmailVerification
 from watchword.storage.store import Paging
 from watchword.testing.story import bearer
@@ -39,7 +41,7 @@ async def test_the_token_is_stored_as_a_digest_and_a_new_one_voids_it(database_u
         await story.mails()
         first = story.outbox.token(ADA, "wwv")
         page = await story.auth.store.find(EmailVerification, Paging(order=("user_id",)))
-        assert first not in "".join(str(getattr(page.items[0], n)) for n in page.items[0].__slots__)
+        assert first not in texts_of(page.items[0])
         answer = await story.client.post("/auth/verify-email-request", json={"email": ADA})
         assert (answer.status_code, answer.json()) == (202, {"status": "accepted"})
         await story.mails()
@@ -146,8 +148,6 @@ async def test_twenty_proofs_at_once_count_once(database_url: str) -> None:
 
 @pytest.mark.capability("S2-32")
 async def test_a_guard_may_ask_for_a_proven_address(database_url: str) -> None:
-    from watchword import requires
-
     async with telling(database_url) as story:
 
         @story.app.get("/members", dependencies=[requires(verified=True)])

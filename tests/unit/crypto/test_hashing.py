@@ -1,8 +1,10 @@
 import asyncio
 import os
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -440,3 +442,29 @@ def test_nothing_but_watchword_testing_names_the_test_cost() -> None:
         if "set_test_cost" in path.read_text()
     }
     assert naming == {"crypto/hashing.py", "testing/cost.py"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there has a thread a niceness of its own")
+async def test_hashing_steps_back_behind_the_event_loop(pool: HashPool) -> None:
+    def niceness() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    def of_a_lane() -> int:
+        with ThreadPoolExecutor(1) as lanes:  # argon2's own threads are started like this one
+            return lanes.submit(niceness).result()
+
+    ours = niceness()
+    assert await pool.run(niceness) == min(19, ours + 5)
+    assert await pool.run(of_a_lane) == min(19, ours + 5)
+    assert niceness() == ours
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there has a thread a niceness of its own")
+async def test_where_niceness_is_forbidden_hashing_goes_on(
+    pool: HashPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(*_: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "setpriority", forbidden)
+    assert await pool.run(lambda: "hashed") == "hashed"
