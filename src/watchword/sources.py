@@ -2,7 +2,6 @@
 
 import os
 import re
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -149,6 +148,8 @@ def _from_toml(
         if named:
             faults.append("WATCHWORD_CONFIG names a file that is not there")
         return
+    import tomllib  # noqa: PLC0415  only where there is such a file
+
     try:
         content = tomllib.loads(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

@@ -199,7 +199,8 @@ class Person:
     async def _refreshed(self) -> None:
         first = self.pair["refresh_token"]
         if self.answered is None:
-            self.site.totals.committed["refresh"] += await self.site.was_rotated(first)
+            done = await self.site.was_rotated(first)
+            self.site.totals.committed["refresh"] += done
             answer = await self._post("refresh", refresh_token=first)
             if answer.status_code != 200 and time.monotonic() - self.left_at > GRACE - 1:
                 self._expect(answer, 401)

@@ -17,10 +17,6 @@ from functools import partial
 from threading import Lock
 from typing import Any, Final, Literal, TypeVar, final
 
-import bcrypt
-from argon2.exceptions import VerificationError, VerifyMismatchError
-from argon2.low_level import Type, hash_secret, verify_secret
-
 from watchword.kernel.errors import Busy, ConfigurationError, Fault, InvalidInput
 from watchword.kernel.moment import refuse_in_transaction
 from watchword.kernel.secrets import unpadded
@@ -45,7 +41,6 @@ _ARGON2 = re.compile(
     r"\$[A-Za-z0-9+/]{11,128}\$[A-Za-z0-9+/]{16,128}"
 )
 _BCRYPT = re.compile(r"\$2[aby]\$(?P<rounds>\d\d)\$[./A-Za-z0-9]{53}")
-_ARGON2_KINDS = {"id": Type.ID, "i": Type.I, "d": Type.D}
 
 
 @dataclass(frozen=True, slots=True)
@@ -373,40 +368,35 @@ def _encoded(password: str, *, scheme: Scheme) -> tuple[bytes, Fault | None]:
 
 
 def _hash(password: bytes, cost: _Cost) -> str:
+    from watchword.crypto import schemes  # noqa: PLC0415  two libraries, needed at the first hash
+
     if cost.scheme == "bcrypt":
-        return bcrypt.hashpw(password, bcrypt.gensalt(cost.bcrypt_rounds)).decode("ascii")
-    return hash_secret(
+        return schemes.bcrypt_hash(password, rounds=cost.bcrypt_rounds)
+    return schemes.argon2_hash(
         password,
-        secrets.token_bytes(16),
         time_cost=cost.time_cost,
         memory_cost=cost.memory_cost,
         parallelism=cost.parallelism,
-        hash_len=32,
-        type=Type.ID,
-    ).decode("ascii")
+    )
 
 
 def _matches(password: bytes, stored: str) -> bool | None:
     """Run one hash and compare; None if the library finds nothing to run."""
+    from watchword.crypto import schemes  # noqa: PLC0415  as above
+
     if found := _ARGON2.fullmatch(stored):
-        try:
-            return verify_secret(stored.encode("ascii"), password, _ARGON2_KINDS[found["kind"]])
-        except VerifyMismatchError:
-            return False
-        except VerificationError:
-            return None
-    try:
-        return bcrypt.checkpw(password, stored.encode("ascii"))
-    except ValueError:
-        return None
+        return schemes.argon2_matches(password, stored, kind=found["kind"])
+    return schemes.bcrypt_matches(password, stored)
 
 
 def _unmatched(cost: _Cost) -> str:
     """A stored form that no password has: its result is random, so it need not be computed."""
     if cost.scheme == "bcrypt":
+        from watchword.crypto import schemes  # noqa: PLC0415  as above
+
         alphabet = "./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
         result = "".join(secrets.choice(alphabet) for _ in range(30)) + "."
-        return bcrypt.gensalt(cost.bcrypt_rounds).decode("ascii") + result
+        return schemes.bcrypt_salt(rounds=cost.bcrypt_rounds) + result
     salt, result = (
         unpadded(secrets.token_bytes(size)).replace("-", "+").replace("_", "/") for size in (16, 32)
     )

@@ -27,9 +27,9 @@ from watchword.app import App
 from watchword.crypto.keys import generate_secret
 from watchword.features.mail import EmailSender, Mail, MailSettings, Message, SendFailed, mail
 from watchword.features.mail.errors import AddressRefused
-from watchword.features.mail.message import to_bytes
 from watchword.features.mail.senders import sender_for
 from watchword.features.mail.settings import parse_mail_url
+from watchword.features.mail.wire import to_bytes
 from watchword.kernel.errors import ConfigurationError
 from watchword.kernel.feature import Feature
 from watchword.kernel.ports import MailPurpose, Postbox

@@ -12,7 +12,7 @@ import argon2.low_level
 import bcrypt
 import pytest
 
-from watchword.crypto import hashing
+from watchword.crypto import hashing, schemes
 from watchword.crypto.hashing import Hasher, HashPool, Scheme, Verdict, cost_fault
 from watchword.kernel.errors import Busy, ConfigurationError, InvalidInput
 from watchword.kernel.moment import transaction_open
@@ -75,8 +75,8 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         return run
 
-    monkeypatch.setattr(hashing, "verify_secret", counted("argon2", argon2.low_level.verify_secret))
-    monkeypatch.setattr(hashing, "hash_secret", counted("argon2", argon2.low_level.hash_secret))
+    monkeypatch.setattr(schemes, "verify_secret", counted("argon2", argon2.low_level.verify_secret))
+    monkeypatch.setattr(schemes, "hash_secret", counted("argon2", argon2.low_level.hash_secret))
     monkeypatch.setattr(bcrypt, "checkpw", counted("bcrypt", bcrypt.checkpw))
     monkeypatch.setattr(bcrypt, "hashpw", counted("bcrypt", bcrypt.hashpw))
     return seen

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from watchword.features.mail.address import to_send_to
 from watchword.features.mail.errors import SendFailed
-from watchword.features.mail.message import EmailSender, Message, to_bytes
+from watchword.features.mail.message import EmailSender, Message
 from watchword.features.mail.settings import MailSettings, MailUrl
 from watchword.kernel.clock import Clock
 from watchword.kernel.errors import ConfigurationError
@@ -48,6 +48,8 @@ class FileSender:
     async def send(self, message: Message) -> None:
         """Write it beside its final name and rename it: whoever lists sees whole mails."""
         now = self.clock.now()
+        from watchword.features.mail.wire import to_bytes  # noqa: PLC0415  loads much of `email`
+
         raw = to_bytes(message, clock=self.clock)
         unique = f"{next(self.counter) % 1_000_000:06d}-{secrets.token_hex(4)}"
         name = f"{now:%Y%m%dT%H%M%S}.{now.microsecond:06d}Z-{unique}"

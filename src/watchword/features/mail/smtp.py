@@ -9,8 +9,9 @@ import aiosmtplib
 
 from watchword.features.mail.address import to_send_to
 from watchword.features.mail.errors import SendFailed
-from watchword.features.mail.message import Message, to_bytes
+from watchword.features.mail.message import Message
 from watchword.features.mail.settings import MailUrl
+from watchword.features.mail.wire import to_bytes
 from watchword.kernel.clock import Clock
 from watchword.kernel.secrets import Secret
 
