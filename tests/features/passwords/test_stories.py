@@ -23,7 +23,7 @@ from tests.told import (
 )
 from watchword import Watchword
 from watchword.crypto.keys import generate_secret
-from watchword.features.passwords import passwords
+from watchword.features.passwords import NIST, passwords
 from watchword.features.passwords.records import Password
 from watchword.features.verification import verification
 from watchword.presets import standard
@@ -301,3 +301,15 @@ async def test_production_without_mail_says_so_to_everybody_alike(database_url: 
         for answer in answers:
             problem(answer, 503, "mail_unavailable")
         assert [page.id for page in (await auth.users.page()).items] == [user.id]
+
+
+@pytest.mark.standard("1: 6.2.1")
+async def test_the_nist_preset_asks_for_fifteen_and_a_short_minimum_is_named_at_the_start(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with telling(features=but(passwords(**NIST))) as story:
+        problem(await story.register(password="x" * 14), 422, "validation_failed")
+        assert (await story.register(password="x" * 15)).status_code == 201
+    assert "min_length" not in caplog.text
+    async with telling(features=but(passwords(min_length=8))):
+        assert "passwords.min_length is 8" in caplog.text

@@ -7,7 +7,7 @@ from watchword.features.passwords.events import PasswordChanged, SignInFailed
 from watchword.features.passwords.records import Password
 from watchword.features.passwords.routes import routes
 from watchword.features.passwords.service import Passwords
-from watchword.features.passwords.settings import PasswordOptions, PasswordSettings
+from watchword.features.passwords.settings import NIST, PasswordOptions, PasswordSettings
 from watchword.features.sessions import Sessions
 from watchword.features.users import UserDeleted, Users
 from watchword.kernel.events import Events
@@ -15,6 +15,7 @@ from watchword.kernel.feature import Feature
 from watchword.kernel.ports import Credential, Registrations, SignInGuard
 
 __all__ = [
+    "NIST",
     "PasswordChanged",
     "Passwords",
     "SignInFailed",

@@ -1,5 +1,6 @@
 """The verbs on passwords: register, sign in, set, check, change."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +25,10 @@ from watchword.kernel.errors import (
 from watchword.kernel.ports import Registrations, SignInGuard
 from watchword.storage.store import Store, where
 
+_log = logging.getLogger("watchword.passwords")
+
 _NOBODY = "-"  # no user's id
+_SHORT = 12  # code points; less than that is worth a word at the start
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +45,15 @@ class Passwords:
     registrations: Sequence[Registrations]
 
     method: str = "pwd"  # RFC 8176 §2
+
+    async def open(self) -> None:
+        """Say at the start what is weaker than it should be."""
+        if self.settings.min_length < _SHORT:
+            _log.warning(
+                "passwords.min_length is %d: without a second factor %d is the least to ask for",
+                self.settings.min_length,
+                _SHORT,
+            )
 
     async def register(self, *, email: str, password: str, **fields: Any) -> User | None:
         """Sign a stranger up.

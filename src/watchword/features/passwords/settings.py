@@ -65,3 +65,10 @@ class PasswordOptions(TypedDict, total=False):
     argon2_memory_cost: int
     argon2_parallelism: int
     bcrypt_rounds: int
+
+
+NIST: PasswordOptions = {"min_length": 15}
+"""For a password that is the only factor: `passwords(**NIST)`.
+
+Source: NIST SP 800-63B-4 §3.1.1.2 and ASVS 6.2.1, 15 characters.
+"""

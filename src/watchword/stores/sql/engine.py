@@ -159,7 +159,7 @@ def _sqlite_engine(target: Target) -> AsyncEngine:
         f"sqlite+aiosqlite://{from_path}",
         isolation_level="AUTOCOMMIT",
         hide_parameters=True,
-        connect_args={"timeout": target.busy_timeout},
+        connect_args={"timeout": target.busy_timeout, "async_creator_fn": _sqlite_connection},
         **pool,
     )
 
@@ -178,6 +178,26 @@ def _sqlite_engine(target: Target) -> AsyncEngine:
 
     event.listen(engine.sync_engine, "connect", prepare)
     return engine
+
+
+async def _sqlite_connection(*arguments: Any, **options: Any) -> Any:
+    """Connect; where that fails or is cancelled, wait until its thread is through.
+
+    The thread answers to this event loop. If the loop closed first, its last word would be an
+    error that nobody can catch.
+    """
+    import aiosqlite  # noqa: PLC0415  a driver, loaded when it is asked for
+
+    connection = aiosqlite.connect(*arguments, **options)
+    thread: Any = getattr(connection, "_thread", None)
+    if thread is not None:
+        thread.daemon = True  # as SQLAlchemy has it
+    try:
+        return await connection
+    except BaseException:
+        if thread is not None:
+            await asyncio.shield(asyncio.to_thread(thread.join, 5))
+        raise
 
 
 def pragmas(target: Target) -> tuple[str, ...]:
