@@ -2,6 +2,7 @@
 
 `tests/architecture/test_docs.py` holds them to it.
 """
+# ruff: noqa: INP001  a script, not a package
 
 import importlib
 import pkgutil
@@ -31,7 +32,7 @@ def settings_page() -> str:
         "Sources, the first that names a setting wins: keyword arguments, the environment,",
         "`watchword.toml` (or the file that `WATCHWORD_CONFIG` names), a file per secret",
         "(`WATCHWORD_SECRET_FILE`, or a directory that `WATCHWORD_SECRETS_DIR` names). In the",
-        "environment a setting is `WATCHWORD_<NAME>`, one of a feature `WATCHWORD_<FEATURE>__<NAME>`.",
+        "environment a setting is `WATCHWORD_<NAME>`, a feature's `WATCHWORD_<FEATURE>__<NAME>`.",
         "Durations are `90s`, `15m`, `8h`, `7d` or ISO 8601. Unknown names stop the start.",
         "`watchword config` prints what is in force and where it came from.",
         "",
@@ -74,8 +75,8 @@ def _models() -> Iterator[tuple[str, type[Settings]]]:
 
 def _errors() -> set[type[WatchwordError]]:
     modules: list[Any] = [errors, server_errors]
-    for found in pkgutil.walk_packages(watchword.features.__path__, "watchword.features."):
-        modules.append(importlib.import_module(found.name))
+    found = pkgutil.walk_packages(watchword.features.__path__, "watchword.features.")
+    modules.extend(importlib.import_module(each.name) for each in found)
     return {
         kind
         for module in modules

@@ -20,9 +20,7 @@ from watchword.testing.cost import cheap_hashing
 SECRETS = RootSecrets(generate_secret())
 SEALER = Sealer(SECRETS)
 SIGNER = Signer(SECRETS, "property")
-KEYS = {
-    key.kid: key for key in (SigningKey.generate("HS256"), SigningKey.generate("ES256"))
-}
+KEYS = {key.kid: key for key in (SigningKey.generate("HS256"), SigningKey.generate("ES256"))}
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
 
 plain_text = st.text(st.characters(exclude_categories=["Cs"]))
