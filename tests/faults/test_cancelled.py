@@ -15,7 +15,7 @@ import uvicorn
 
 from tests.told import ADA, PASSWORD, Story, problem, telling
 from watchword.crypto import hashing
-from watchword.features.passwords import Password
+from watchword.features.passwords.records import Password
 from watchword.features.sessions import sessions
 from watchword.features.users import User
 from watchword.presets import standard

@@ -18,7 +18,7 @@ from tests.faults.victim import REAL, ROOT, environment
 from tests.servers import Postgres, in_thread
 from tests.told import ADA, ANOTHER, PASSWORD, Story, browser, csrf_of, problem, telling
 from watchword import CurrentPrincipal, CurrentUser
-from watchword.features.passwords import Password
+from watchword.features.passwords.records import Password
 from watchword.features.users import User
 from watchword.kernel.errors import StoreUnavailable
 from watchword.server.probes import probes

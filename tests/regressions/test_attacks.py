@@ -2,22 +2,27 @@
 
 import asyncio
 import json
+import tracemalloc
 import unicodedata
+from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
+from fastapi import FastAPI
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from watchword import Own, User, user_fields
+from watchword import Own, User, Watchword, user_fields
+from watchword.crypto.keys import generate_secret
 from watchword.features.mail.address import to_send_to
 from watchword.features.verification import verification
+from watchword.http.body import parse_json
 from watchword.kernel.address import address_of
-from watchword.kernel.errors import FieldError, UserAlreadyExists
+from watchword.kernel.errors import FieldError, InvalidInput, UserAlreadyExists
 from watchword.sources import load
 from watchword.testing import Story, telling
-from watchword.testing.story import PASSWORD, bearer
+from watchword.testing.story import PASSWORD, bearer, client_of
 
 VICTIM = "victim@corp.example"
 THIEF = "thief@evil.example"
@@ -147,6 +152,54 @@ async def test_a_strangers_body_costs_little_and_is_answered_with_little(body: s
             "/auth/login", json={"email": "a" * 70_000, "password": "x"}
         )
         assert (large.status_code, large.json()["errors"][0]["code"]) == (422, "body_too_large")
+
+
+def test_a_long_name_over_many_values_costs_what_it_weighs() -> None:
+    """Each value's path repeated the name: 64 KB sent took 250 MB, and came back as a megabyte."""
+    name = "A" * 54_000
+    tracemalloc.start()
+    parse_json(json.dumps({name: [0] * 4990}).encode())
+    with pytest.raises(InvalidInput) as refused:
+        parse_json(json.dumps({name: ["\x00"] * 30}).encode())
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4_000_000
+    assert max(len(fault.field) for fault in refused.value.faults) <= 200
+
+
+async def test_a_mounted_app_whose_store_is_away_says_so(tmp_path: Path) -> None:
+    """It starts at the first request; what it raised then went past every handler as a 500."""
+    folder = tmp_path / "not-a-folder"
+    folder.write_text("")
+    auth = Watchword(
+        f"sqlite:///{folder}/app.db",
+        environment="development",
+        secret=generate_secret(),
+        environ={},
+    )
+    app, outer = FastAPI(), FastAPI()
+    auth.install(app)
+    outer.mount("/inner", app)
+    async with client_of(outer) as client:
+        answer = await client.get("/inner/auth/me")
+    assert (answer.status_code, answer.json()["code"]) == (503, "store_unavailable")
+
+
+async def test_the_case_of_an_address_may_be_changed() -> None:
+    """Its owner counted as somebody who has it already: no mail ever left."""
+    async with telling() as story:
+        await story.join("ada@example.com")
+        headers = bearer((await story.log_in("ada@example.com"))["access_token"])
+        body = {"new_email": "Ada@example.com", "current_password": PASSWORD}
+        await story.client.post("/auth/email/change", json=body, headers=headers)
+        await story.mails()
+        token = {"token": story.outbox.token("Ada@example.com", "wwe")}
+        assert (
+            await story.client.post("/auth/email/confirm", json=token, headers=headers)
+        ).status_code == 204
+        assert (await story.client.get("/auth/me", headers=headers)).json()["email"] == body[
+            "new_email"
+        ]
 
 
 async def test_an_empty_json_body_is_malformed_and_no_500() -> None:

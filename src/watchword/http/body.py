@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass
 from typing import Annotated, Any, NoReturn, cast
 from urllib.parse import parse_qsl
 
@@ -13,7 +14,14 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from watchword.http.headers import seal
-from watchword.http.problems import MAX_FAULTS, Refused, from_validation, problem, unexpected
+from watchword.http.problems import (
+    MAX_FAULTS,
+    Refused,
+    field_of,
+    from_validation,
+    problem,
+    unexpected,
+)
 from watchword.kernel.errors import (
     Fault,
     FieldError,
@@ -132,8 +140,8 @@ def parse_json(body: bytes) -> Any:
     except (ValueError, RecursionError) as error:
         raise MalformedBody from error
     faults: list[Fault] = []
-    for path, fault in _faults(value):
-        faults.append(Fault(path or "body", *fault))
+    for place, fault in _faults(value):
+        faults.append(Fault(place.path(), *fault))
         if len(faults) == MAX_FAULTS:
             break
     if faults:
@@ -141,33 +149,47 @@ def parse_json(body: bytes) -> Any:
     return value
 
 
-def _faults(value: Any) -> Iterator[tuple[str, tuple[str, str]]]:
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a value stands. Its path is only put together for what is wrong with it."""
+
+    within: "_Place | None"
+    name: str | int
+
+    def path(self) -> str:
+        names: list[str] = []
+        place: _Place = self
+        while place.within is not None:
+            names.append(str(place.name))
+            place = place.within
+        return field_of(reversed(names))
+
+
+def _faults(value: Any) -> Iterator[tuple[_Place, tuple[str, str]]]:
     """What a text or a number of ours cannot be, wherever it stands."""
-    waiting: list[tuple[Any, str, int]] = [(value, "", 0)]
+    waiting: list[tuple[Any, _Place, int]] = [(value, _Place(None, ""), 0)]
     seen = 0
     while waiting:
-        item, path, depth = waiting.pop()
+        item, place, depth = waiting.pop()
         seen += 1
         if seen > MAX_VALUES or depth > MAX_DEPTH:
             raise MalformedBody("holds too much, or is nested too deeply")
         if isinstance(item, str):
             if fault := _text_fault(item):
-                yield path, fault
+                yield place, fault
         elif isinstance(item, float):
             if item in (float("inf"), float("-inf")):
-                yield path, ("number_too_large", "is out of range")
-        elif isinstance(item, dict):
-            for name, inner in cast("dict[str, Any]", item).items():
-                if _text_fault(name):
-                    yield path, ("not_a_text", "has a name that is no text")
-                else:
-                    waiting.append((inner, f"{path}.{name}" if path else name, depth + 1))
-        elif isinstance(item, list):
-            inner_items = cast("list[Any]", item)
-            if len(inner_items) + len(waiting) > MAX_VALUES:
+                yield place, ("number_too_large", "is out of range")
+        elif isinstance(item, dict | list):
+            inner = cast("dict[str, Any] | list[Any]", item)
+            if len(inner) + len(waiting) > MAX_VALUES:
                 raise MalformedBody("holds too much, or is nested too deeply")
-            for index, inner in enumerate(inner_items):
-                waiting.append((inner, f"{path}.{index}" if path else str(index), depth + 1))
+            named = inner.items() if isinstance(inner, dict) else enumerate(inner)
+            for name, each in named:
+                if isinstance(name, str) and _text_fault(name):
+                    yield place, ("not_a_text", "has a name that is no text")
+                else:
+                    waiting.append((each, _Place(place, name), depth + 1))
 
 
 def _text_fault(text: str) -> tuple[str, str] | None:

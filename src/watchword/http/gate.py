@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from watchword.http.cache import IdentityCache
 from watchword.http.cookies import read_cookie
 from watchword.http.csrf import Csrf
+from watchword.http.problems import problem
 from watchword.kernel.clock import Clock
 from watchword.kernel.errors import (
     CsrfRefused,
@@ -154,7 +155,11 @@ class Gate:
             await answer(scope, receive, send)
             return
         if pending is not None:
-            await pending
+            try:
+                await pending
+            except WatchwordError as error:  # the store is away at the first request
+                await problem(error)(scope, receive, send)
+                return
         await self._identify(scope, receive, send, bearer, cookie=cookie)
 
     async def _miss(

@@ -1,8 +1,9 @@
 """Refusals as problem details (RFC 9457), the same shape wherever they arise."""
 
+import itertools
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fastapi.exceptions import RequestValidationError
@@ -130,8 +131,13 @@ def from_validation(error: RequestValidationError) -> WatchwordError:
         code, detail = _CODES.get(kind, kind), str(entry.get("msg", "is not valid"))
         if kind == "value_error" and isinstance(context.get("error"), FieldError):
             code, detail = context["error"].code, context["error"].detail
-        faults.append(Fault(".".join(place) or "body", code, detail))
+        faults.append(Fault(field_of(place), code, detail))
     return InvalidInput(faults)
+
+
+def field_of(names: Iterable[str]) -> str:
+    """A field's name for the one who sent it; however long theirs was, ours is not."""
+    return ".".join(name[:64] for name in itertools.islice(names, 8))[:200] or "body"
 
 
 def documented(*errors: type[WatchwordError]) -> dict[int | str, dict[str, Any]]:

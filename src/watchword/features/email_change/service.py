@@ -85,8 +85,11 @@ class EmailChanges:
     async def compose(self, request: MailRequest) -> ComposedMail | None:
         """Mint the token that confirms, unless the address is somebody's by now."""
         wish = await self.store.get(EmailChange, id=request.challenge or "")
-        if wish is None or await self.users.by_email(wish.email) is not None:
+        if wish is None:
             return None
+        holder: User | None = await self.users.by_email(wish.email)
+        if holder is not None and holder.id != wish.user_id:
+            return None  # somebody else's by now; who only changes its case may go on
         user: User | None = await self.users.get(wish.user_id)
         if user is None or not user.is_active or user.epoch != wish.epoch:
             return None
