@@ -3,6 +3,7 @@
 import asyncio
 import sqlite3
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -132,3 +133,16 @@ async def test_a_file_that_cannot_be_opened_is_unavailable(tmp_path: Path) -> No
     with pytest.raises(StoreUnavailable):
         await made.ping()
     await made.close()
+
+
+@pytest.mark.parametrize("folder", ["we?ird", "a%20b", "a b", "a&b=c"])
+async def test_a_folder_of_any_name_holds_the_one_database(tmp_path: Path, folder: str) -> None:
+    """The writer read the path as part of a URL, the reader as it is: two files."""
+    (tmp_path / folder).mkdir()
+    path = tmp_path / folder / "watchword.db"
+    async with opened(f"sqlite:///{quote(str(path))}") as made:
+        store = store_of(made)
+        await store.insert(ticket("a"))
+        assert await store.get(Ticket, id="a")  # the reader's connection
+        assert await store.count(Ticket) == 1  # the writer's
+    assert path.exists()

@@ -11,11 +11,13 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequen
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Generic, Literal, Protocol, TypeVar, cast
 
 from watchword.kernel.errors import Fault, InvalidInput
 from watchword.kernel.events import Event, Events
 from watchword.kernel.moment import transaction_open
+from watchword.storage.errors import Conflict
 from watchword.storage.record import Schema, schema_of
 
 R = TypeVar("R")
@@ -166,8 +168,16 @@ class Driver(Protocol):
         """Part of a caller's transaction that is undone if the block raises."""
         ...
 
-    def after_commit(self, connection: Any, then: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Run `then` once, after the caller's connection commits; not after a rollback."""
+    async def after_commit(
+        self,
+        connection: Any,
+        tried: Callable[[], None],
+        then: Callable[[], Coroutine[Any, Any, None]],
+    ) -> None:
+        """When the caller commits: `tried`, whether it worked or not; `then`, if it did.
+
+        Neither if what is written now is rolled back, with a savepoint or with everything.
+        """
         ...
 
     async def open(self, records: Sequence[type]) -> None:
@@ -215,7 +225,7 @@ class Page(Generic[R]):
 
 @dataclass(frozen=True, slots=True)
 class _Announced:
-    """The events of one transaction, in order."""
+    """The events of one transaction of ours, in order."""
 
     events: list[Event] = field(default_factory=list[Event])
 
@@ -228,8 +238,9 @@ class Store:
     events: Events
     realm: str
     _verbs: Verbs | None = None  # set inside a transaction or a caller's connection
-    _announced: _Announced | None = None
-    _connection: Any = None  # a caller's own, while no savepoint of ours is open on it
+    _announced: _Announced | None = None  # set inside a transaction of ours
+    _connection: Any = None  # a caller's own
+    _saved: bool = False  # is a savepoint of ours open on the caller's connection?
 
     @property
     def verbs(self) -> Verbs:
@@ -299,6 +310,27 @@ class Store:
         """Delete one that matches and return it: how single-use things are consumed."""
         return await self.verbs.take(kind, self._pinned(kind, conditions))
 
+    async def put(self, record: object) -> None:
+        """Make this the record of its key, whether there was one or not.
+
+        Made of update and insert, so it decides nothing: of two at once the last one stays,
+        whole. For what a newer one of its kind replaces, such as a token that was mailed.
+
+        Raises:
+            Conflict: another key is taken.
+        """
+        schema = schema_of(type(record))
+        fields = {name: getattr(record, name) for name in schema.columns}
+        key = {name: fields[name] for name in schema.key if name != "realm"}
+        changes = {name: value for name, value in fields.items() if name not in schema.key}
+        if await self.update(type(record), Where(key), **changes) is not None:
+            return
+        try:
+            await self.insert(record)
+        except Conflict:
+            if await self.update(type(record), Where(key), **changes) is None:
+                raise
+
     async def erase(self, kind: type, /, **conditions: object) -> int:
         """Delete those that match; how many."""
         return await self.verbs.erase(kind, self._checked(schema_of(kind), conditions))
@@ -349,36 +381,32 @@ class Store:
         Our own transaction is given up by whatever is raised in it. A caller may catch it and
         commit, and must not find half of a verb among their rows then.
         """
-        if self._connection is None or self._announced is None:
+        if self._connection is None or self._saved:
             yield self
             return
-        events = self._announced.events
-        before = len(events)
-        try:
-            async with self.driver.savepoint(self._connection):
-                yield replace(self, _connection=None)
-        except BaseException:
-            del events[before:]
-            raise
+        async with self.driver.savepoint(self._connection):
+            yield replace(self, _saved=True)
 
     def joining(self, connection: Any) -> "Store":
-        """A store that writes through a caller's own connection, whose commit decides."""
-        announced = _Announced()
-
-        async def committed() -> None:
-            for event in announced.events:
-                await self.events.committed(event)
-
-        self.driver.after_commit(connection, committed)
+        """A store that writes through a caller's own connection, whose commits decide."""
         return replace(
             self,
             _verbs=self.driver.joined(connection),
-            _announced=announced,
+            _announced=None,
             _connection=connection,
+            _saved=False,
         )
 
     async def announce(self, event: Event) -> None:
         """Say what happened, in the transaction that makes it true."""
+        if self._connection is not None:
+            await self.driver.after_commit(
+                self._connection,
+                partial(self.events.evict, event),
+                partial(self.events.committed, event),
+            )
+            await self.events.announce(self, event)
+            return
         if self._announced is None and not self.events.has_partner(event):
             await self.events.announce(self, event)
             await self.events.committed(event)

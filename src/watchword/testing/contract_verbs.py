@@ -267,6 +267,17 @@ class VerbContract:
         assert sorted(seen) == list(range(1, 51))
 
     @pytest.mark.invariant("I-05")
+    async def test_put_leaves_the_last_one_whole(self, store: Store) -> None:
+        await store.put(ticket("one", rank=1, labels=("old",)))
+        await store.put(ticket("one", rank=2))
+        found = await store.get(Ticket, id="one")
+        assert found is not None
+        assert (found.rank, found.labels) == (2, ())
+        await asyncio.gather(*(store.put(ticket("two", rank=rank)) for rank in range(20)))
+        assert await store.count(Ticket) == 2
+        with pytest.raises(Conflict):
+            await store.put(ticket("three", email=found.email))
+
     async def test_take_gives_a_thing_once(self, store: Store) -> None:
         await store.insert(ticket("a", expires_at=NOW))
         assert await store.take(Ticket, id="a", expires_at=gt(NOW)) is None

@@ -10,7 +10,6 @@ from watchword.features.email_change.settings import EmailChangeSettings
 from watchword.features.passwords import Passwords
 from watchword.features.sessions import Sessions
 from watchword.features.users import User, UserDeleted, UserRegistered, Users
-from watchword.kernel.address import Address
 from watchword.kernel.clock import Clock
 from watchword.kernel.errors import (
     ExpiredToken,
@@ -62,25 +61,19 @@ class EmailChanges:
         self.postbox.ensure_available()
         if not await self.passwords.prove(user, current_password):
             raise InvalidCredentials(note="e-mail change")
-        try:
-            await self._wish(user, address, session_id)
-        except Conflict:  # two wishes at once: whichever comes last voids the other
-            await self._wish(user, address, session_id)
-
-    async def _wish(self, user: User, address: Address, session_id: str | None) -> None:
         now = self.clock.now()
-        wish: dict[str, Any] = {
-            "id": new_id(now),
-            "digest": None,
-            "email": address.email,
-            "epoch": user.epoch,
-            "session_id": session_id,
-            "expires_at": now + self.settings.ttl,
-        }
+        wish = EmailChange(
+            realm=self.store.realm,
+            user_id=user.id,
+            id=new_id(now),
+            email=address.email,
+            epoch=user.epoch,
+            session_id=session_id,
+            expires_at=now + self.settings.ttl,
+        )
         async with self.store.transaction() as tx:
-            if await tx.update(EmailChange, where(user_id=user.id), **wish) is None:
-                await tx.insert(EmailChange(realm=tx.realm, user_id=user.id, **wish))
-            await self.postbox.queue(tx, purpose=CONFIRM, address=address.key, challenge=wish["id"])
+            await tx.put(wish)  # two wishes at once: whichever comes last voids the other
+            await self.postbox.queue(tx, purpose=CONFIRM, address=address.key, challenge=wish.id)
 
     async def compose(self, request: MailRequest) -> ComposedMail | None:
         """Mint the token that confirms, unless the address is somebody's by now."""

@@ -229,9 +229,7 @@ class Passwords:
 
         The caller raises the user's epoch in the same transaction.
         """
-        now = self.clock.now()
-        if await tx.update(Password, where(user_id=user_id), hash=hashed, set_at=now) is None:
-            await tx.insert(self._record(user_id, hashed))
+        await tx.put(self._record(user_id, hashed))
         await self._announce_change(tx, user_id, why)
 
     async def set(self, user_id: str, password: str) -> None:

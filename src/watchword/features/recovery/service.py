@@ -13,8 +13,7 @@ from watchword.kernel.errors import ExpiredToken, InvalidToken
 from watchword.kernel.ports import ComposedMail, Credential, MailRequest, Postbox
 from watchword.kernel.secrets import digest_of, new_secret
 from watchword.kernel.settings import spoken
-from watchword.storage.errors import Conflict
-from watchword.storage.store import Store, gt, where
+from watchword.storage.store import Store, gt
 
 PREFIX = "wwp_"
 PURPOSE = "reset_password"
@@ -52,18 +51,16 @@ class Recovery:
         if user is None or not user.is_active:
             return None
         token = new_secret(PREFIX)
-        fields = {
-            "digest": digest_of(token, purpose=PURPOSE),
-            "email_key": user.email_key,
-            "epoch": user.epoch,
-            "expires_at": self.clock.now() + self.settings.ttl,
-        }
-        if await self.store.update(PasswordReset, where(user_id=user.id), **fields) is None:
-            made = PasswordReset(realm=self.store.realm, user_id=user.id, **fields)  # type: ignore[arg-type]
-            try:
-                await self.store.insert(made)
-            except Conflict:  # another worker minted one this moment; ours is newer
-                await self.store.update(PasswordReset, where(user_id=user.id), **fields)
+        await self.store.put(
+            PasswordReset(
+                realm=self.store.realm,
+                user_id=user.id,
+                digest=digest_of(token, purpose=PURPOSE),
+                email_key=user.email_key,
+                epoch=user.epoch,
+                expires_at=self.clock.now() + self.settings.ttl,
+            )
+        )
         return ComposedMail(
             recipient=user.email,
             template=PURPOSE,

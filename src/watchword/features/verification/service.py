@@ -25,8 +25,7 @@ from watchword.kernel.errors import (
 from watchword.kernel.ports import ComposedMail, Credential, MailRequest, Postbox
 from watchword.kernel.secrets import digest_of, new_secret
 from watchword.kernel.settings import spoken
-from watchword.storage.errors import Conflict
-from watchword.storage.store import Store, gt, where
+from watchword.storage.store import Store, gt
 
 PREFIX = "wwv_"
 PURPOSE = "verify_email"
@@ -90,19 +89,16 @@ class Verification:
         if user is None or user.is_verified or not user.is_active:
             return None
         token = new_secret(PREFIX)
-        fields = {
-            "digest": digest_of(token, purpose=PURPOSE),
-            "email_key": user.email_key,
-            "epoch": user.epoch,
-            "expires_at": self.clock.now() + self.settings.ttl,
-        }
-        owed = await self.store.update(EmailVerification, where(user_id=user.id), **fields)
-        if owed is None:
-            made = EmailVerification(realm=self.store.realm, user_id=user.id, **fields)  # type: ignore[arg-type]
-            try:
-                await self.store.insert(made)
-            except Conflict:  # another worker minted one this moment; ours is newer
-                await self.store.update(EmailVerification, where(user_id=user.id), **fields)
+        await self.store.put(
+            EmailVerification(
+                realm=self.store.realm,
+                user_id=user.id,
+                digest=digest_of(token, purpose=PURPOSE),
+                email_key=user.email_key,
+                epoch=user.epoch,
+                expires_at=self.clock.now() + self.settings.ttl,
+            )
+        )
         return ComposedMail(
             recipient=user.email,
             template=PURPOSE,

@@ -82,9 +82,17 @@ class SqlDriver:
         """Verbs that write through a caller's own connection and leave the commit to it."""
         return joining.joined(connection)
 
-    def after_commit(self, connection: Any, then: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Run `then` once, after the caller's connection commits; not after a rollback."""
-        self._commits.tell(connection, then)
+    async def after_commit(
+        self,
+        connection: Any,
+        tried: Callable[[], None],
+        then: Callable[[], Coroutine[Any, Any, None]],
+    ) -> None:
+        """When the caller commits: `tried`, whether it worked or not; `then`, if it did.
+
+        Neither if what is written now is rolled back, with a savepoint or with everything.
+        """
+        await self._commits.tell(connection, tried, then)
 
     async def open(self, records: Sequence[type]) -> None:
         """Connect and compare the schema; create it in an empty database, under a lock.

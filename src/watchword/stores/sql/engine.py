@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeVar
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
-from sqlalchemy import event, exc
+from sqlalchemy import URL, event, exc
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.util import await_only
 
@@ -154,9 +154,8 @@ def _sqlite_engine(target: Target) -> AsyncEngine:
             "pool_timeout": target.busy_timeout,
         }
     )
-    from_path = f"/{target.dsn}" if target.dsn else ""
     engine = create_async_engine(
-        f"sqlite+aiosqlite://{from_path}",
+        URL.create("sqlite+aiosqlite", database=target.dsn or None),  # a path, nothing quoted
         isolation_level="AUTOCOMMIT",
         hide_parameters=True,
         connect_args={"timeout": target.busy_timeout, "async_creator_fn": _sqlite_connection},
