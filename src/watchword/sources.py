@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import parse_qsl
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
@@ -16,12 +17,15 @@ from watchword.kernel.secrets import Secret
 from watchword.kernel.settings import CoreSettings, Settings
 
 PREFIX = "WATCHWORD_"
-_PASSWORD_IN_QUERY = re.compile(r"([?&][^=&]*(?:password|secret|token)[^=&]*=)[^&]*", re.IGNORECASE)
 # Read by the loader or the command line, not settings themselves.
 _OURS = frozenset({"WATCHWORD_CONFIG", "WATCHWORD_SECRETS_DIR", "WATCHWORD_SERVE"})
 _TESTS = "WATCHWORD_TEST_"
 
 MAX_FILE = 64 * 1024  # bytes of a secret's file
+
+# No secrets by their type, but with passwords in them: these too may stand in a file.
+_HOLD_PASSWORDS = frozenset({"database", "old_secrets", "mail.url"})
+_TELLING = ("password", "secret", "token")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,9 +133,8 @@ def _from_environment(
             group.offer(field_name, value, f"environment {variable}")
             continue
         placed = _place(groups, name.removesuffix("_file")) if name.endswith("_file") else None
-        if placed is not None and _is_secret(placed[0].model.model_fields[placed[1]]):
-            if secret := _read_secret(Path(text), variable, faults):
-                placed[0].offer(placed[1], secret, f"file {variable}")
+        if placed is not None and _may_be_file(*placed):
+            _offer_file(*placed, Path(text), (variable, f"file {variable}"), faults)
             continue
         faults.append(f"{variable} is not known: see `watchword config` for all, or unset it")
 
@@ -185,22 +188,62 @@ def _from_secrets_directory(
     if not directory.is_dir():
         faults.append("WATCHWORD_SECRETS_DIR names no directory")
         return
-    for group in groups.values():
-        for name, info in group.model.model_fields.items():
-            path = directory / (f"{group.name}__{name}" if group.name else name)
-            if not _is_secret(info) or not path.is_file():
-                continue
-            if secret := _read_secret(path, path.name, faults):
-                group.offer(name, secret, f"secrets directory {path.name}")
+    try:
+        paths = sorted(directory.iterdir())
+    except OSError:
+        faults.append("WATCHWORD_SECRETS_DIR names a directory that cannot be read")
+        return
+    for path in paths:
+        if path.name.startswith("."):  # `..data` and its like, which Kubernetes puts there
+            continue
+        placed = _place(groups, path.name)
+        said = f"WATCHWORD_SECRETS_DIR: {path.name}"
+        if placed is None:
+            faults.append(f"{said} is not known: see `watchword config` for all, or remove it")
+        elif not _may_be_file(*placed):
+            faults.append(f"{said} is no secret: remove it, and set it elsewhere")
+        else:
+            _offer_file(*placed, path, (said, f"secrets directory {path.name}"), faults)
+
+
+def _offer_file(
+    group: _Group, name: str, path: Path, said: tuple[str, str], faults: list[str]
+) -> None:
+    """Offer what a file holds; `said` is how faults name it, and how the report does."""
+    secret = _read_secret(path, said[0], faults)
+    if secret is None:
+        return
+    info = group.model.model_fields[name]
+    value: object = secret
+    if "tuple" in repr(info.annotation):
+        value = _split(info, ",".join(secret.reveal().splitlines()))
+    elif not _is_secret(info):
+        value = secret.reveal()
+    group.offer(name, value, said[1])
 
 
 def _read_secret(path: Path, key: str, faults: list[str]) -> Secret | None:
     try:
         with path.open("rb") as file:
-            return Secret(file.read(MAX_FILE).decode("utf-8").strip())
-    except (OSError, UnicodeDecodeError):
-        faults.append(f"{key} names a file that cannot be read: check its path and its mode")
+            content = file.read(MAX_FILE + 1)
+        text = content.decode("utf-8").strip()
+    except (OSError, ValueError):  # no such file, not UTF-8, a NUL in its name
+        faults.append(
+            f"{key}: its file cannot be read: check its path, its mode and that it is text"
+        )
         return None
+    if len(content) > MAX_FILE:
+        faults.append(f"{key}: its file is longer than {MAX_FILE} bytes: that is no secret")
+        return None
+    if not text:
+        faults.append(f"{key}: its file is empty: write the secret there")
+        return None
+    return Secret(text)
+
+
+def _may_be_file(group: _Group, name: str) -> bool:
+    key = f"{group.name}.{name}" if group.name else name
+    return key in _HOLD_PASSWORDS or _is_secret(group.model.model_fields[name])
 
 
 def _is_secret(info: FieldInfo) -> bool:
@@ -250,10 +293,17 @@ def _shown(name: str, value: object) -> str:
         return ", ".join(str(item) for item in cast("list[object]", value))
     text = str(value).lower() if isinstance(value, bool) else str(value)
     if name in ("database", "url"):
-        text = re.sub(r"([?&]\w*password=)[^&#]*", r"\1***", text)
+        text = re.sub(r"([?&])([^=&]*)=([^&]*)", _masked, text)
         if "@" in text:
             scheme, _, rest = text.partition("://")
             account, _, place = rest.rpartition("@")
             user, colon, _ = account.partition(":")
             return f"{scheme}://{user}{colon and ':***'}@{place}"
     return text
+
+
+def _masked(found: re.Match[str]) -> str:
+    """One `name=value` of a query, as it is shown."""
+    mark, name, value = found.groups()
+    parsed = "".join(each.lower() for each, _ in parse_qsl(f"{name}=x"))
+    return f"{mark}{name}={'***' if any(word in parsed for word in _TELLING) else value}"

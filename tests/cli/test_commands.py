@@ -3,12 +3,15 @@
 import json
 import sqlite3
 from contextlib import closing
+from typing import Any
 
 import pytest
+import typer
 
 from tests.cli.command import PASSWORD, Folder
 from watchword.crypto.keys import generate_secret, secret_fault
 from watchword.kernel.secrets import Secret
+from watchword.server.serving import Place
 
 DATABASE = ("--database", "sqlite:///app.db")
 ADA = "ada@example.org"
@@ -245,3 +248,58 @@ def test_a_database_that_is_away_is_one_line(folder: Folder) -> None:
     assert "store_unavailable" in done.stderr
     assert "Traceback" not in done.stderr
     assert "hunter2" not in done.stderr
+
+
+def test_a_plan_never_touches_a_database_that_appears_meanwhile(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = folder.path / "later" / "app.db"
+    echo = typer.echo
+
+    def start_a_server(*arguments: Any, **options: Any) -> None:
+        if not file.exists():
+            assert not file.parent.exists()  # planning makes no folder
+            file.parent.mkdir()
+            file.write_bytes(b"live")
+            file.with_name("app.db-wal").write_bytes(b"live")
+        echo(*arguments, **options)
+
+    monkeypatch.setattr(typer, "echo", start_a_server)
+    done = folder.run("migrate", "--plan", "--database", "sqlite:///later/app.db")
+    assert done.returncode == 0, done.stderr
+    assert "CREATE TABLE" in done.stdout
+    assert file.read_bytes() == file.with_name("app.db-wal").read_bytes() == b"live"
+
+
+def test_a_database_is_for_its_owner_only(folder: Folder) -> None:
+    data = folder.path / "data"
+    data.mkdir(mode=0o755)
+    assert folder.run("migrate").returncode == 0
+    file = data / "watchword.db"
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert data.stat().st_mode & 0o777 == 0o755
+    file.chmod(0o644)
+    Place(data=data).make(database=True)
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("command", [("migrate",), ("users", "create", ADA, "--password-stdin")])
+def test_a_database_below_a_file_is_one_line(folder: Folder, command: tuple[str, ...]) -> None:
+    (folder.path / "file").write_text("no folder")
+    done = folder.run(*command, "--database", "sqlite:///file/x.db", stdin=f"{PASSWORD}\n")
+    assert done.returncode == 2
+    assert "cannot be made" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["", "x" * 129, "a\nb", "a\x1b[2Jb"])
+def test_a_username_is_checked_as_over_http(folder: Folder, name: str) -> None:
+    done = folder.run(
+        *("users", "create", ADA, "--username", name, "--password-stdin", *DATABASE),
+        stdin=f"{PASSWORD}\n",
+    )
+    assert done.returncode == 1
+    assert "username" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "\x1b" not in done.stderr
+    assert not (folder.path / "app.db").exists()

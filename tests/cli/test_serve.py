@@ -1,8 +1,10 @@
 """`watchword serve`: what it needs, what it refuses, how it ends."""
 
+import asyncio
 import contextlib
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from tests.cli.command import PASSWORD, Folder
+from watchword import Watchword
 from watchword.crypto.keys import generate_secret
+from watchword.server import running
 
 pytestmark = pytest.mark.slow
 
@@ -120,6 +124,7 @@ def test_a_request_in_flight_is_finished(folder: Folder, workers: str) -> None:
         ),
         ((), {"WATCHWORD_SECRET": " "}, "WATCHWORD_SECRET"),
         (("--host", "no.such.host.invalid"), {}, "cannot listen"),
+        (("--host", "a..b"), {}, "cannot listen"),
     ],
 )
 def test_production_does_not_start_unsafely(
@@ -238,3 +243,88 @@ def test_a_head_without_end_is_cut_off(folder: Folder) -> None:
                 body = {"email": "a" * 300_000, "password": ""}
                 assert client.post("/auth/login", json=body).status_code == 422
             assert client.get("/healthz").status_code == 200
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_database_sealed_under_another_secret_stops_the_start(
+    folder: Folder, workers: str
+) -> None:
+    url = "sqlite:///app.db"
+    own, other = generate_secret().reveal(), generate_secret().reveal()
+    with folder.running(*SERVE, WATCHWORD_DATABASE=url, WATCHWORD_SECRET=own):
+        pass
+    done = folder.script(
+        *SERVE, "--workers", workers, WATCHWORD_DATABASE=url, WATCHWORD_SECRET=other
+    )
+    assert done.returncode == 2, done.stderr
+    assert "WATCHWORD_OLD_SECRETS" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Started parent process" not in done.stderr
+
+
+def test_the_trial_of_the_parent_leaves_nothing_open(tmp_path: Path) -> None:
+    auth = Watchword(
+        f"sqlite:///{tmp_path / 'app.db'}",
+        environ={},
+        environment="development",
+        secret=generate_secret(),
+    )
+    before = set(threading.enumerate())
+    asyncio.run(running._try(auth))
+    assert set(threading.enumerate()) == before
+    assert not auth.is_started
+    assert [each.name for each in tmp_path.iterdir()] == ["app.db"]  # no -wal: all is closed
+
+
+def test_workers_that_cannot_start_are_a_failure(folder: Folder) -> None:
+    (folder.path / "broken.py").write_text(
+        "import watchword.server.running as running\n"
+        "from watchword.cli import main\n"
+        "async def look_away(_): pass\n"
+        "if __name__ == '__main__':\n"
+        "    running._try = look_away\n"
+        "    main()\n"
+    )
+    done = folder.script(
+        *(*SERVE, "--workers", "2"),
+        command=(sys.executable, "broken.py"),
+        WATCHWORD_DATABASE=break_folder(folder.path),
+        WATCHWORD_SECRET=generate_secret().reveal(),
+    )
+    assert done.returncode == 1, done.stderr
+
+
+@pytest.mark.parametrize("name", [".x:app", "x.:app", "__main__.y:app", "a..b:app"])
+def test_a_name_that_is_no_module_is_said(folder: Folder, name: str) -> None:
+    done = folder.run("dev", name, "--port", "0")
+    assert done.returncode == 2
+    assert name in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_an_app_of_ones_own_may_listen_everywhere(folder: Folder, host: str) -> None:
+    (folder.path / "mine.py").write_text(
+        "from fastapi import FastAPI\n"
+        "from watchword import Watchword\n"
+        "app = FastAPI()\n"
+        "Watchword('sqlite://').install(app)\n"
+    )
+    with folder.running("dev", "mine:app", "--no-reload", "--port", "0", "--host", host) as server:
+        assert server.address.startswith("http://localhost:")
+    assert (folder.path / ".watchword" / ".gitignore").read_text() == "*\n"
+
+
+def test_trailers_without_end_are_cut_off(folder: Folder) -> None:
+    with folder.running(*SERVE) as server:
+        host, port = server.address.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=30) as connection:
+            connection.sendall(
+                b"POST /auth/login HTTP/1.1\r\nHost: localhost\r\n"
+                b"Transfer-Encoding: chunked\r\n\r\n0\r\n"
+            )
+            sent = 0
+            with contextlib.suppress(ConnectionError):
+                while sent < 64 * 1024 * 1024:
+                    sent += connection.send(b"x: y\r\n" * 1000)
+        assert sent < 16 * 1024 * 1024

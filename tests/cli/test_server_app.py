@@ -178,3 +178,11 @@ async def test_two_of_them_in_one_process_do_not_meet() -> None:
         refresh = {"refresh_token": pair["refresh_token"]}
         assert (await other.post("/auth/refresh", json=refresh)).status_code == 401
         assert (await one.post("/auth/refresh", json=refresh)).status_code == 200
+
+
+async def test_a_slash_at_the_end_sends_nobody_to_the_requests_host() -> None:
+    async with serving(**PRODUCTION) as (_, _, client):
+        for path in ("/auth/me/", "/healthz/"):
+            answer = await client.get(path, headers={"Host": "evil.example"})
+            assert answer.status_code == 404
+            assert "location" not in answer.headers

@@ -16,7 +16,7 @@ from watchword.cli.failures import Usage
 from watchword.crypto.keys import generate_secret
 from watchword.kernel.settings import CoreOptions
 from watchword.presets import Watchword, standard
-from watchword.server.serving import Place
+from watchword.server.serving import Place, make_private
 from watchword.sources import load
 
 Data = Annotated[
@@ -95,7 +95,7 @@ def app_named(name: str) -> App:
         Usage: there is none.
     """
     module, colon, attribute = name.partition(":")
-    if not colon or not module or not attribute:
+    if not colon or not all(module.split(".")) or not attribute:
         raise Usage(f"{name}: write MODULE:APP, for example hello:app")
     if "" not in sys.path:
         sys.path.insert(0, "")
@@ -124,7 +124,7 @@ async def records(chosen: Chosen, *, may_create: bool = False) -> AsyncGenerator
     """
     file = sqlite_file(chosen.auth)
     if file is not None and may_create:
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_file(file)
     elif file is not None and not file.exists():
         raise Usage(f"there is no database {file}: name one with --data, --database or --app")
     try:
@@ -133,6 +133,20 @@ async def records(chosen: Chosen, *, may_create: bool = False) -> AsyncGenerator
     finally:
         await chosen.auth.driver.close()
         chosen.auth.hash_pool.close()
+
+
+def make_file(file: Path) -> None:
+    """Make a SQLite file that is not there, and its folder, for this user only.
+
+    Raises:
+        Usage: it cannot be made.
+    """
+    try:
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(file)
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "that is no file name"
+        raise Usage(f"the database {file} cannot be made: {why}") from error
 
 
 def sqlite_file(auth: App) -> Path | None:

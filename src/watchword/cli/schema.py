@@ -1,11 +1,23 @@
 """`watchword migrate`."""
 
 import asyncio
+from collections.abc import Callable
+from importlib.metadata import entry_points
 from typing import Annotated
 
 import typer
 
-from watchword.cli.options import DATA, AppName, Chosen, Data, Database, choose, sqlite_file
+from watchword.cli.options import (
+    DATA,
+    AppName,
+    Chosen,
+    Data,
+    Database,
+    choose,
+    make_file,
+    sqlite_file,
+)
+from watchword.storage.store import Driver
 
 
 def migrate(
@@ -27,9 +39,12 @@ def migrate(
 async def _migrate(chosen: Chosen, *, plan: bool) -> None:
     driver, records = chosen.auth.driver, chosen.auth.records
     file = sqlite_file(chosen.auth)
-    if file is not None:
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    is_new = file is not None and not file.exists()
+    if file is not None and not plan:
+        make_file(file)
+    elif file is not None and not file.exists():
+        # Looking makes no file, so that nothing has to be tidied away: a server may have started
+        # on it meanwhile.
+        driver = _in_memory()
     try:
         if plan:
             steps = await driver.plan(records)
@@ -42,12 +57,11 @@ async def _migrate(chosen: Chosen, *, plan: bool) -> None:
                 typer.echo(step)
     finally:
         await driver.close()
-        if plan and is_new and file is not None:
-            for path in (
-                file,
-                file.with_name(f"{file.name}-wal"),
-                file.with_name(f"{file.name}-shm"),
-            ):
-                path.unlink(missing_ok=True)
     if not steps:
         typer.echo(f"{chosen.database} is up to date.", err=True)
+
+
+def _in_memory() -> Driver:
+    found = next(iter(entry_points(group="watchword.stores", name="sqlite")))
+    make: Callable[[str], Driver] = found.load()
+    return make("sqlite://")

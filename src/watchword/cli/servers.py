@@ -74,14 +74,14 @@ def _without_server(error: ImportError) -> Exception:
 
 def _check_name(app: str) -> None:
     module, colon, attribute = app.partition(":")
-    if not colon or not module or not attribute:
+    if not colon or not all(module.split(".")) or not attribute:
         raise Usage(f"{app}: write MODULE:APP, for example hello:app")
     here = os.getcwd()  # noqa: PTH109  sys.path holds texts
     if here not in sys.path:
         sys.path.insert(0, here)
     try:
         found = importlib.util.find_spec(module)
-    except ModuleNotFoundError:
+    except (ModuleNotFoundError, ValueError):
         found = None
     if found is None:
         raise Usage(f"{app}: there is no module {module} in {here}")

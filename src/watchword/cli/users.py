@@ -6,12 +6,15 @@ import sys
 from typing import Annotated, Any, cast
 
 import typer
+from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 
 from watchword.cli.configuration import print_table, printable
 from watchword.cli.failures import Usage
 from watchword.cli.options import DATA, AppName, Data, Database, Json, choose, records
 from watchword.features.users import User, seen, view_of
+from watchword.features.users.shapes import Username
+from watchword.kernel.errors import Fault, InvalidInput
 
 users = typer.Typer(no_args_is_help=True, help="Users.", rich_markup_mode=None)
 
@@ -43,6 +46,7 @@ def create(
 
     There is no default account. A password is never an argument: those are seen by others.
     """
+    _check_username(username)
     chosen = choose(data=data, database=database, app=app)
 
     async def create_user() -> User:
@@ -155,6 +159,21 @@ def _change(verb: str, done: str, name: str, **where: Any) -> None:
 
     user = asyncio.run(change())
     typer.echo(f"{done} {printable(user.email)} ({user.id})")
+
+
+def _check_username(username: str | None) -> None:
+    """The rules of HTTP: what is made here is shown there."""
+    if username is None:
+        return
+    try:
+        TypeAdapter[str](Username).validate_python(username)
+    except ValidationError as error:
+        raise InvalidInput(
+            [
+                Fault("username", each["type"], each["msg"].removeprefix("Value error, "))
+                for each in error.errors(include_input=False, include_url=False)
+            ]
+        ) from error
 
 
 def _password(*, from_stdin: bool) -> str:

@@ -1,4 +1,4 @@
-"""HTTP as uvicorn reads it, with a bound on what comes before a body."""
+"""HTTP as uvicorn reads it, with a bound on what comes before a body and after it."""
 
 from typing import Final
 
@@ -8,30 +8,70 @@ MAX_HEAD: Final = 64 * 1024  # bytes of request line and headers; browsers stay 
 
 
 class BoundedHttp(HttpToolsProtocol):
-    """Hangs up on a head that does not end; the parser itself would collect it for ever.
+    """Hangs up on a head or trailers that do not end; the parser would collect them for ever.
 
-    What arrives together with the head's first byte is not counted: it may end another request.
+    What arrives together with a head's first byte is not counted: it may end another request.
+    Trailers, the headers after a chunked body, are dropped: nobody asked for them, and a proxy in
+    front has checked the headers before the body only.
     """
 
     _in_head = False
-    _head = 0
+    _in_chunk_head = False  # a chunk began, and no byte of it came: the last one has trailers
+    _part = 0  # the number of this head or chunk
+    _size = 0  # what came of it, of pieces that hold nothing else
+    _trailers = 0  # what came of trailers that were whole
 
     def data_received(self, data: bytes) -> None:
         """Take what came in, unless it is too much."""
-        went_on = self._in_head
-        if went_on and self._head > MAX_HEAD:
-            self.transport.close()
+        if self.transport.is_closing():
             return
+        part = self._part if self._is_in_lines else None
         super().data_received(data)
-        if went_on and self._in_head:
-            self._head += len(data)
+        if self._is_in_lines and part == self._part:
+            self._size += len(data)
+            if self._size > MAX_HEAD:
+                self.transport.close()
 
     def on_message_begin(self) -> None:
         """A request begins."""
-        self._in_head, self._head = True, 0
+        self._in_head, self._in_chunk_head = True, False
+        self._trailers = 0
+        self._next_part()
         super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header, drop a trailer."""
+        if self._in_head:
+            super().on_header(name, value)
+            return
+        self._trailers += len(name) + len(value) + 4
+        if self._trailers > MAX_HEAD:
+            self.transport.close()
 
     def on_headers_complete(self) -> None:
         """Its body begins."""
         self._in_head = False
         super().on_headers_complete()
+
+    def on_chunk_header(self) -> None:
+        """A piece of the body begins, or its trailers do."""
+        self._in_chunk_head = True
+        self._next_part()
+
+    def on_body(self, body: bytes) -> None:
+        """It was a piece of the body."""
+        self._in_chunk_head = False
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """The request has ended."""
+        self._in_chunk_head = False
+        super().on_message_complete()
+
+    @property
+    def _is_in_lines(self) -> bool:
+        return self._in_head or self._in_chunk_head
+
+    def _next_part(self) -> None:
+        self._part += 1
+        self._size = 0

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import copy
+import logging
 import os
 import socket
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from uvicorn.supervisors import ChangeReload, Multiprocess
 from watchword.kernel.errors import ConfigurationError
 from watchword.presets import Watchword
 from watchword.server.protocol import BoundedHttp
-from watchword.server.serving import Serving, announce
+from watchword.server.serving import Serving, address_at, announce
 
 GRACE: Final = 30  # seconds that requests in flight have after SIGTERM
 
@@ -24,16 +25,17 @@ GRACE: Final = 30  # seconds that requests in flight have after SIGTERM
 def serve(serving: Serving, *, workers: int, say: Callable[[str], None]) -> None:
     """Check everything, then serve until a signal ends it.
 
-    Settings are checked, the secret is made and the database is opened here, before any worker
-    starts: what is wrong is said once and stops the start.
+    Settings are checked, the secret is made, and all of it is started and stopped here, before
+    any worker starts: what is wrong is said once and stops the start.
 
     Raises:
         ConfigurationError, SchemaBehind, SchemaNewer, StoreUnavailable
+        SystemExit: the workers failed.
     """
     with _listen(serving.host, serving.port) as listening:
         serving = replace(serving, port=int(listening.getsockname()[1]))
         auth = serving.watchword()
-        asyncio.run(_look_at_database(auth))
+        asyncio.run(_try(auth))
         announce(serving)
         development = auth.core.environment == "development"
         say(f"Watchword serves {auth.public_url} in {auth.core.environment}")
@@ -59,7 +61,7 @@ def develop(app: str, *, host: str, port: int, reload: bool, say: Callable[[str]
     """
     with _listen(host, port) as listening:
         port = int(listening.getsockname()[1])
-        address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        address = address_at(host, port)
         os.environ["WATCHWORD_ENVIRONMENT"] = "development"
         os.environ.setdefault("WATCHWORD_PUBLIC_URL", address)
         say(f"Watchword runs {app} in development at {address}")
@@ -85,7 +87,10 @@ def _run(config: uvicorn.Config, listening: socket.socket) -> None:
     if config.should_reload:
         ChangeReload(config, target=uvicorn.Server(config).run, sockets=[listening]).run()
     elif config.workers > 1:
-        Multiprocess(config, sockets=[listening]).run()
+        workers = _Workers(config, sockets=[listening])
+        workers.run()
+        if workers.failed:
+            raise SystemExit(1)
     else:
         uvicorn.Server(config).run(sockets=[listening])
 
@@ -99,18 +104,36 @@ def _listen(host: str, port: int) -> socket.socket:
             listening = undo.enter_context(socket.socket(family, kind, protocol))
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listening.bind(address)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else "that is no host"
             raise ConfigurationError(
-                [f"--host and --port: cannot listen on {host}:{port}: {error.strerror}"]
+                [f"--host and --port: cannot listen on {host}:{port}: {why}"]
             ) from error
         undo.pop_all()
     listening.set_inheritable(True)
     return listening
 
 
-async def _look_at_database(auth: Watchword) -> None:
+async def _try(auth: Watchword) -> None:
+    """Start and stop it: no connection, thread or task is left for a worker to inherit."""
+    log = logging.getLogger("watchword")
+    level = log.level
+    log.setLevel(logging.ERROR)  # each worker says its warnings again
     try:
-        await auth.driver.open(auth.records)
+        await auth.start()
     finally:
-        await auth.driver.close()
-        auth.hash_pool.close()
+        await auth.stop()
+        log.setLevel(level)
+
+
+class _Workers(Multiprocess):
+    """uvicorn's supervisor, which does not say whether a signal or a failure ended it."""
+
+    failed = False
+
+    def keep_subprocess_alive(self) -> None:
+        """Start those again that died; one that cannot start ends them all."""
+        was_ending = self.should_exit.is_set()
+        super().keep_subprocess_alive()
+        if self.should_exit.is_set() and not was_ending:
+            self.failed = True

@@ -1,5 +1,6 @@
 """Where a server keeps its things: the folder that `--data` names, its database and secret."""
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping
@@ -34,7 +35,11 @@ class Place:
     @property
     def own_database(self) -> str:
         """The SQLite file in the folder."""
-        return f"sqlite:///{quote(str(self.data.resolve() / 'watchword.db'))}"
+        return f"sqlite:///{quote(str(self._file))}"
+
+    @property
+    def _file(self) -> Path:
+        return self.data.resolve() / "watchword.db"
 
     def database_in(self, loaded: Loaded) -> tuple[str, str]:
         """The database in force, and where that was said."""
@@ -56,14 +61,20 @@ class Place:
         development = loaded.core.environment == "development"
         return development or self.database_in(loaded)[0] == self.own_database
 
-    def make(self) -> None:
-        """Make the folder, readable by this user only.
+    def make(self, *, database: bool = False) -> None:
+        """Make the folder, and the SQLite file in it, readable by this user only.
+
+        Either may have been there before, with a mode that lets others in: the file is closed to
+        them if it is ours, the folder may hold what is theirs.
 
         Raises:
             ConfigurationError: it cannot be made.
         """
         try:
             self.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if database:
+                make_private(self._file)
+                _close_to_others(self._file)
         except OSError as error:
             raise ConfigurationError(
                 [f"--data: {self.data} cannot be made: {error.strerror}"]
@@ -81,8 +92,7 @@ class Serving:
     @property
     def address(self) -> str:
         """The address it listens on, as a link."""
-        host = {"0.0.0.0": "localhost", "::": "localhost"}.get(self.host, self.host)  # noqa: S104
-        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+        return address_at(self.host, self.port)
 
     def to_environ(self) -> str:
         """The form in which workers get it."""
@@ -119,8 +129,39 @@ class Serving:
             options["secret"] = kept_secret(self.place.secret_path)
         database, _ = self.place.database_in(loaded)
         if database == self.place.own_database:
-            self.place.make()
+            self.place.make(database=True)
         return Watchword(database, served=loopback, **options)
+
+
+def address_at(host: str, port: int) -> str:
+    """The address of a server that listens there, as a link for this machine."""
+    host = {"0.0.0.0": "localhost", "::": "localhost"}.get(host, host)  # noqa: S104
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def make_private(file: Path) -> None:
+    """Make an empty SQLite file for this user only; its -wal and -shm get the same mode.
+
+    One that is there is left alone, and not even opened: to close it again would give back the
+    locks that SQLite holds on it in this process.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+
+
+def _close_to_others(file: Path) -> None:
+    if os.name != "posix":
+        return
+    for path in (file, Path(f"{file}-wal"), Path(f"{file}-shm")):
+        try:
+            found = path.stat()
+        except FileNotFoundError:
+            continue
+        if found.st_uid == os.getuid() and found.st_mode & 0o077:
+            path.chmod(0o600)
 
 
 def is_loopback(host: str) -> bool:
