@@ -31,7 +31,7 @@ def settings_page() -> str:
         "",
         "Sources, the first that names a setting wins: keyword arguments, the environment,",
         "`watchword.toml` (or the file that `WATCHWORD_CONFIG` names), a file per secret",
-        "(`WATCHWORD_SECRET_FILE`, `WATCHWORD_DATABASE_FILE`, `WATCHWORD_MAIL_FILE` and so on, or a",
+        "(`WATCHWORD_SECRET_FILE`, `WATCHWORD_DATABASE_FILE`, `WATCHWORD_MAIL_FILE`, …, or a",
         "directory that `WATCHWORD_SECRETS_DIR` names, one file a setting). In the",
         "environment a setting is `WATCHWORD_<NAME>`, a feature's",
         "`WATCHWORD_<FEATURE>__<NAME>`.",

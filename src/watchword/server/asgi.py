@@ -7,7 +7,7 @@ from typing import Any, cast
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.types import ExceptionHandler
-from uvicorn.main import STARTUP_FAILURE
+from uvicorn.config import STARTUP_FAILURE
 
 import watchword
 from watchword.http.headers import StrictTransport
