@@ -618,3 +618,10 @@ def test_an_expired_token_of_another_issuer_is_not_called_expired() -> None:
     with pytest.raises(InvalidToken) as refused:
         judge({"iss": "https://evil.example"}, now=NOW + timedelta(days=1))
     assert not isinstance(refused.value, ExpiredToken)
+
+
+def test_a_random_hmac_key_is_a_key_whatever_byte_it_begins_with() -> None:
+    """One in 256 of our own keys began with a brace, was taken for a JWK, and could not be read."""
+    for first in range(256):
+        data = bytes([first]) + bytes(range(100, 100 + 31 * 5, 5))
+        assert SigningKey.from_private_bytes("k", "HS256", data).private_bytes() == data
