@@ -18,6 +18,7 @@ from watchword.kernel.errors import Fault, InvalidInput
 from watchword.kernel.events import Event, Events
 from watchword.kernel.moment import transaction_open
 from watchword.storage.errors import Conflict
+from watchword.storage.feed import Feed
 from watchword.storage.record import Schema, schema_of
 
 R = TypeVar("R")
@@ -152,16 +153,36 @@ class Driver(Protocol):
     """A database. One a process; safe to open after a fork, never to carry across one."""
 
     @property
+    def is_transactional(self) -> bool:
+        """Do the writes of a transaction commit together, and not at all if it raises?
+
+        Where not, each stands at once: services write the record that decides last.
+        """
+        ...
+
+    @property
+    def feed(self) -> Feed | None:
+        """The change feed; None where there is none, and caches live 2 s (I-06)."""
+        ...
+
+    @property
     def verbs(self) -> Verbs:
         """Verbs that commit by themselves."""
         ...
 
     def transaction(self) -> AbstractAsyncContextManager[Verbs]:
-        """Verbs that commit together at the end, or not at all if the block raises."""
+        """Verbs that commit together at the end, or not at all if the block raises.
+
+        Where the driver is not transactional: verbs that commit by themselves.
+        """
         ...
 
     def joined(self, connection: Any) -> Verbs:
-        """Verbs that write through a caller's own connection and leave the commit to it."""
+        """Verbs that write through a caller's own connection and leave the commit to it.
+
+        Raises:
+            TypeError: no connection of this driver, or a driver without transactions.
+        """
         ...
 
     def savepoint(self, connection: Any) -> AbstractAsyncContextManager[None]:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, text
 
+from watchword.storage.feed import Feed
 from watchword.storage.store import Conditions, Verbs
 from watchword.stores.sql import joining, migrate
 from watchword.stores.sql.direct import Lookups, PostgresReader, SqliteReader, suits
@@ -47,6 +48,16 @@ class SqlDriver:
         if self._reader is not None:
             self._lookups = Lookups(self._pool.engine.dialect, self._reader)
         self._verbs = _Autonomous(self._pool, self._lookups)
+
+    @property
+    def is_transactional(self) -> bool:
+        """Both databases have transactions."""
+        return True
+
+    @property
+    def feed(self) -> Feed | None:
+        """The change feed."""
+        return None
 
     @property
     def verbs(self) -> Verbs:
