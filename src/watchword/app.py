@@ -1,26 +1,23 @@
 """An App: checks settings, orders features, wires, mounts. It knows no feature by name."""
 
 import asyncio
-import contextlib
 import logging
 import os
-import re
-import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from enum import Enum
-from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Any, TypeVar, Unpack, cast
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
+from watchword.background import Background
 from watchword.crypto.hashing import HashPool
-from watchword.crypto.keys import RootSecrets, generate_secret, secret_fault
+from watchword.crypto.keys import RootSecrets, secret_fault
 from watchword.crypto.sealing import Sealer
 from watchword.crypto.signing import Signer
 from watchword.http.body import AuthRoute
@@ -32,20 +29,25 @@ from watchword.http.lift import lift
 from watchword.http.problems import Refused, answer_error
 from watchword.http.routers import OwnRouter
 from watchword.http.wiring import Mounting, Wiring
-from watchword.kernel.address import ascii_domain
 from watchword.kernel.clock import Clock, SystemClock
 from watchword.kernel.errors import ConfigurationError, FeatureNotInstalled, WatchwordError
 from watchword.kernel.events import Event, Events
 from watchword.kernel.feature import Feature, Job, ordered
 from watchword.kernel.ports import Authenticator, Opens
 from watchword.kernel.secrets import Secret
-from watchword.kernel.settings import CoreOptions, CoreSettings, Settings
+from watchword.kernel.settings import CoreOptions, Settings, format_duration
 from watchword.sources import Loaded, Setting, load
+from watchword.starting import driver_of, kept_secret, public_url_of
+from watchword.storage.feed import Change, Waker
+from watchword.storage.following import Following
+from watchword.storage.leases import Lease, Leases
 from watchword.storage.record import schema_of
 from watchword.storage.store import Driver, Store
 
 _log = logging.getLogger("watchword")
-_HOST = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?")
+
+_COHERENT_AGE = timedelta(seconds=30)  # I-06
+_INCOHERENT_AGE = timedelta(seconds=2)
 
 T = TypeVar("T")
 E = TypeVar("E", bound=Event)
@@ -91,26 +93,32 @@ class App:
         self._services: dict[str, Any] = {}
         self._wirings: dict[str, Wiring] = {}
         self._answers: dict[type, list[Any]] = {}
-        self._tasks: list[asyncio.Task[None]] = []
+        self._background: Background | None = None
+        self._listening: asyncio.Task[None] | None = None
         self._starting: asyncio.Lock | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._process = 0  # where it was started; a forked child inherits a loop that stands still
         self._installed = False
 
         development = self.core.environment == "development"
-        public_url, faults = _public_url(self.core, development=development, served=served)
+        public_url, faults = public_url_of(self.core, development=development, served=served)
         secret = self._secret(faults, development=development)
         if faults or secret is None:
             raise ConfigurationError(faults)
         self.public_url = public_url
         self.secrets = RootSecrets(secret, self.core.old_secrets)
-        self.driver: Driver = _driver(self.core.database)
-        self.store = Store(driver=self.driver, events=self.events, realm=self.core.realm)
+        self.driver: Driver = driver_of(self.core.database)
+        self.store = Store(
+            driver=self.driver, events=self.events, realm=self.core.realm, apart=self._apart()
+        )
         self.hash_pool = HashPool(threads=self.core.hash_threads, queue=self.core.hash_queue)
         self.cache = IdentityCache(
-            clock=self.clock, size=self.core.cache_size, max_age=self.core.cache_max_age
+            clock=self.clock, size=self.core.cache_size, max_age=self._cache_max_age()
         )
         self.events.evict_with(self.cache.evict)
+        self.events.wake_with(self._hint)
+        self._waking = None if self.core.wake is None else self._waker_of(self.core.wake)
+        self.following: Following | None = None
         secure = not (development and urlsplit(public_url).scheme == "http")
         self.cookies = cookies_for(secure=secure)
         self.csrf = Csrf(signer=Signer(self.secrets, "csrf"), origin=origin_of(public_url))
@@ -150,9 +158,54 @@ class App:
                 feature.listens(service, self.events)
         self.records: tuple[type, ...] = tuple(
             {
-                schema_of(kind).name: kind for f in self.features for kind in self._records(f)
+                schema_of(kind).name: kind
+                for kind in (
+                    *(Change, Lease),
+                    *(kind for f in self.features for kind in self._records(f)),
+                )
             }.values()
         )
+
+    def _apart(self) -> dict[str, Driver]:
+        """Drivers of records that a feature keeps outside the database, one a URL."""
+        drivers: dict[str, Driver] = {}
+        apart: dict[str, Driver] = {}
+        for feature in self.features:
+            if feature.apart is None:
+                continue
+            for kind, place in feature.apart(self._loaded.features[feature.name]).items():
+                url = place.reveal()
+                if url not in drivers:
+                    drivers[url] = driver_of(url, setting=f"{feature.name}.store")
+                apart[schema_of(kind).name] = drivers[url]
+        return apart
+
+    def _cache_max_age(self) -> timedelta:
+        """How long an identity is believed: longer only where change rows commit with it (I-06)."""
+        feed = self.driver.feed
+        coherent = feed is not None and feed.is_coherent and not self.store.apart
+        longest = _COHERENT_AGE if coherent else _INCOHERENT_AGE
+        asked = self.core.cache_max_age
+        if asked is None:
+            return longest
+        if asked > longest:
+            raise ConfigurationError(
+                [
+                    (
+                        f"cache_max_age (WATCHWORD_CACHE_MAX_AGE) is over "
+                        f"{format_duration(longest)}, the most that this store allows: what it "
+                        "holds changes without word to other workers"
+                    )
+                ]
+            )
+        return asked
+
+    def _waker_of(self, url: Secret) -> Waker:
+        driver = driver_of(url.reveal(), setting="wake (WATCHWORD_WAKE)")
+        make = getattr(driver, "waker", None)
+        if make is None:
+            raise ConfigurationError(["wake (WATCHWORD_WAKE): only redis:// wakes workers"])
+        return cast("Waker", make())
 
     def _records(self, feature: Feature[Any]) -> tuple[type, ...]:
         records = getattr(self._services[feature.name], "records", None)
@@ -238,12 +291,21 @@ class App:
         """The event loop it was started on, in this process."""
         return self._loop if self._process == os.getpid() else None
 
-    async def start(self) -> None:
+    @property
+    def drivers(self) -> tuple[Driver, ...]:
+        """The database, and whatever else records live in."""
+        return (self.driver, *dict.fromkeys(self.store.apart.values()))
+
+    async def start(self, *, background: bool | None = None) -> None:
         """Connect, compare the schema, make what must exist, begin the background work.
+
+        Args:
+            background: work for all in this process: mail, expiry; else the setting says.
 
         Raises:
             SchemaBehind, SchemaNewer, StoreUnavailable: and nothing is left open.
         """
+        self._leave_the_parents()
         lock = self._starting
         if lock is None:
             lock = self._starting = asyncio.Lock()
@@ -251,17 +313,19 @@ class App:
             if self._loop is not None:
                 return
             try:
-                await self.driver.open(self.records)
+                for driver in self.drivers:
+                    await driver.open(self._records_in(driver))
+                await self._follow()
                 for service in self._services.values():
                     if isinstance(service, Opens):
                         await service.open()
             except BaseException:
-                await self.driver.close()
+                await self._close()
                 raise
-            for job in self._jobs():
-                self._tasks.append(
-                    asyncio.create_task(self._work(job), name=f"watchword {job.name}")
-                )
+            if self.core.background if background is None else background:
+                leases = Leases(store=self.store, clock=self.clock)
+                self._background = Background(self._jobs(), leases)
+                self._background.start()
             self._process = os.getpid()
             self._loop = asyncio.get_running_loop()
             if self.core.environment == "production" and len(self.core.accept_missing) < 2:
@@ -271,21 +335,66 @@ class App:
                     self.core.prefix,
                 )
 
+    def _leave_the_parents(self) -> None:
+        """In a process forked off after the start: what runs in the parent is not ours."""
+        if self._loop is not None and self._process != os.getpid():
+            self._loop = self._starting = None
+            self._background = self._listening = self.following = None
+            self.cache.empty()
+
+    def _records_in(self, driver: Driver) -> tuple[type, ...]:
+        apart = self.store.apart
+        return tuple(
+            kind for kind in self.records if apart.get(schema_of(kind).name, self.driver) is driver
+        )
+
+    async def _follow(self) -> None:
+        feed = self.driver.feed
+        if feed is None:
+            return
+        wakers = (feed.waker(), self._waking)
+        self.following = Following(
+            clock=self.clock,
+            feed=feed,
+            realm=self.core.realm,
+            bound=self.core.feed_bound,
+            wakers=[waker for waker in wakers if waker is not None],
+            evict=self.events.evict_subjects,
+            empty=self.cache.empty,
+            fresh=self.cache.fresh,
+        )
+        await self.following.begin()
+        self._listening = asyncio.create_task(self.following.run(), name="watchword feed")
+
+    def _hint(self) -> None:
+        if self.following is not None:
+            self.following.hint()
+
     async def stop(self) -> None:
         """End the background work and give every connection back."""
         self._loop = None
         self._starting = None
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._tasks.clear()
+        if self._background is not None:
+            await self._background.stop()
+            self._background = None
         self.hash_pool.close()
-        await self.driver.close()
+        await self._close()
+
+    async def _close(self) -> None:
+        if self._listening is not None:
+            self._listening.cancel()
+            await asyncio.gather(self._listening, return_exceptions=True)
+            self._listening = None
+        if self.following is not None:
+            await self.following.close()
+            self.following = None
+        for driver in self.drivers:
+            await driver.close()
 
     @asynccontextmanager
-    async def running(self) -> AsyncGenerator["App"]:
+    async def running(self, *, background: bool | None = None) -> AsyncGenerator["App"]:
         """`async with auth.running():` for scripts and tests."""
-        await self.start()
+        await self.start(background=background)
         try:
             yield self
         finally:
@@ -306,27 +415,6 @@ class App:
                 deleted = await self.store.expire(kind, now=self.clock.now(), limit=500)
                 more = more or deleted >= 500
         return more
-
-    async def _work(self, job: Job) -> None:
-        pause = job.every.total_seconds()
-        while True:
-            try:
-                more = await job.run()
-            except asyncio.CancelledError:
-                raise
-            except Exception as error:  # noqa: BLE001  whatever it was, the next turn may work
-                _log.warning("background work %s failed: %s", job.name, type(error).__name__)
-                more = False
-            if more:
-                await asyncio.sleep(0)
-            elif job.wake is None:
-                await asyncio.sleep(pause)
-            else:
-                # Not wait_for: in 3.11 it loses a cancellation that comes with the wake-up, and
-                # the App would never stop.
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(pause):
-                        await job.wake()
 
     # Its place in a web application
 
@@ -422,135 +510,3 @@ def _reach_mounted(app: Starlette) -> None:
         if isinstance(route, Mount) and isinstance(route.app, Starlette):
             _answer_errors_in(route.app)
             _reach_mounted(route.app)
-
-
-def _public_url(core: CoreSettings, *, development: bool, served: bool) -> tuple[str, list[str]]:
-    url = core.public_url
-    if url is None and development:
-        return "http://localhost:8000", []
-    if url is None:
-        return "", [
-            (
-                "public_url (WATCHWORD_PUBLIC_URL) is not set: production needs the https address "
-                "that people reach this app at; it is the issuer of tokens and the base of links"
-            )
-        ]
-    try:
-        parts = urlsplit(url)
-        host = _host(parts.hostname or "")
-        is_address = (
-            parts.scheme in ("http", "https")
-            and parts.port != 0
-            and ("[" in parts.netloc) == (":" in host)
-            and _is_plain(url)
-        )
-    except ValueError:
-        parts, host, is_address = urlsplit(""), "", False
-    fault = None
-    if not is_address:
-        fault = "is no http(s) address"
-    elif "?" in url or "#" in url or "@" in parts.netloc or url.endswith("/"):
-        fault = "must have no query, fragment, user or slash at its end"
-    elif parts.scheme == "http":
-        loopback = host in ("localhost", "127.0.0.1", "::1") or host.endswith(".localhost")
-        if not loopback:
-            fault = "must be https beyond a loopback address"
-        elif not development and not served:
-            fault = "must be https in production"
-    if fault is None and not parts.netloc.isascii():
-        # Browsers send `Origin` in ASCII.
-        port = "" if parts.port is None else f":{parts.port}"
-        url = urlunsplit(parts._replace(netloc=f"{host}{port}"))
-    return url, [f"public_url (WATCHWORD_PUBLIC_URL): {fault}"] if fault else []
-
-
-def _is_plain(url: str) -> bool:
-    """Does it hold nothing that is dropped or changed by those who read it?"""
-    return url.isprintable() and not any(letter.isspace() or letter == "\\" for letter in url)
-
-
-def _host(name: str) -> str:
-    """A host as it is looked up. Raises ValueError for what is none."""
-    if ":" in name:
-        if "%" in name:
-            raise ValueError("an address with a zone is no one else's")
-        return str(IPv6Address(name))
-    host = ascii_domain(name)
-    if _HOST.fullmatch(host) is None:
-        raise ValueError("is no host")
-    return host
-
-
-def kept_secret(path: Path) -> Secret:
-    """The secret kept in a file, made at the first start: mode 0600, one winner (I-22).
-
-    Raises:
-        ConfigurationError: it cannot be kept there, or others can read or write it.
-    """
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if path.parent.name == ".watchword":  # it stands in somebody's repository
-            with contextlib.suppress(OSError), (path.parent / ".gitignore").open("x") as ignored:
-                ignored.write("*\n")
-        if not path.exists():
-            _make_secret(path)
-        if os.name == "posix" and path.is_file() and path.stat().st_mode & 0o066:
-            raise ConfigurationError(
-                [
-                    (
-                        f"{path} can be read or written by others: `chmod 600 {path}`; if others "
-                        "may have read it, delete it, and a new secret is made"
-                    )
-                ]
-            )
-        text = path.read_text("utf-8").strip()
-    except OSError as error:
-        raise ConfigurationError(
-            [f"{path}: the secret cannot be kept there: {error.strerror}"]
-        ) from error
-    except UnicodeDecodeError as error:
-        raise ConfigurationError([f"{path} holds no secret: it is not UTF-8"]) from error
-    if not text:
-        raise ConfigurationError([f"{path} holds no secret: delete it, and a new one is made"])
-    return Secret(text)
-
-
-def _make_secret(path: Path) -> None:
-    # Written whole under another name, then linked: a second process that starts at the
-    # same moment either loses the link or reads a complete file.
-    text = generate_secret().reveal() + "\n"
-    draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}.tmp")
-    try:
-        _write_new(draft, text)
-        try:
-            os.link(draft, path)
-        except FileExistsError:
-            pass
-        except OSError:  # a volume without hard links
-            with contextlib.suppress(FileExistsError):
-                _write_new(path, text)
-    finally:
-        draft.unlink(missing_ok=True)
-
-
-def _write_new(path: Path, text: str) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _driver(url: str) -> Driver:
-    """Find a driver by its URL's scheme; drivers are imported when a URL asks for them."""
-    from importlib.metadata import entry_points  # noqa: PLC0415  dear, and only needed here
-
-    scheme = url.partition(":")[0].partition("+")[0].lower()
-    found = entry_points(group="watchword.stores", name=scheme)
-    if not found:
-        known = ", ".join(sorted({entry.name for entry in entry_points(group="watchword.stores")}))
-        raise ConfigurationError(
-            [f"database (WATCHWORD_DATABASE): no driver {scheme!r}; known: {known or 'none'}"]
-        )
-    make: Callable[[str], Driver] = next(iter(found)).load()
-    return make(url)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from watchword import Watchword
-from watchword.app import kept_secret
+from watchword.starting import kept_secret
 from watchword.crypto.keys import generate_secret
 from watchword.kernel.errors import ConfigurationError
 

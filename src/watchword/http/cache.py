@@ -1,6 +1,7 @@
 """What the gate remembers: positive answers only, bounded, and quick to forget."""
 
 import asyncio
+import math
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
@@ -27,24 +28,37 @@ class IdentityCache:
         self._by_subject: dict[Subject, set[Key]] = {}
         self._reads: dict[Key, asyncio.Task[Identity]] = {}
         self._evictions = 0
+        self.hits = 0
+        self.misses = 0
         self._marks: OrderedDict[Subject, tuple[int, float]] = OrderedDict()
+        self._fresh_until = math.inf  # until a feed is followed, entries only forget by themselves
 
     def __len__(self) -> int:
         return len(self._entries)
 
+    def fresh(self, until: float) -> None:
+        """The change feed was read: nothing is missed before this time of the clock (I-08)."""
+        self._fresh_until = until
+
     def hit(self, key: Key) -> Identity | None:
-        """The identity kept under this key, if its time is not over."""
+        """The identity kept under this key, if its time is not over and the feed is fresh."""
         entry = self._entries.get(key)
         if entry is None:
             return None
-        if entry[0] <= self._clock.monotonic():
+        now = self._clock.monotonic()
+        if now >= self._fresh_until:
+            self.empty()
+            return None
+        if entry[0] <= now:
             self._drop(key)
             return None
         self._entries.move_to_end(key)
+        self.hits += 1
         return entry[1]
 
     async def miss(self, key: Key, read: Callable[[], Awaitable[Identity]]) -> Identity:
         """Read the identity; many misses of one key share one read."""
+        self.misses += 1
         task = self._reads.get(key)
         if task is None:
             task = asyncio.create_task(self._read(key, read))
@@ -64,13 +78,17 @@ class IdentityCache:
         identity = await read()
         lives = (identity.valid_until - self._clock.now()).total_seconds()
         until = min(began + self._max_age, self._clock.monotonic() + lives)
-        late = self._clock.monotonic() - began >= _MARKS_KEPT
-        if not late and not self._evicted_since(identity.subjects, evictions):
+        now = self._clock.monotonic()
+        kept = now - began < _MARKS_KEPT and now < self._fresh_until
+        if kept and not self._evicted_since(identity.subjects, evictions):
             self._keep(key, until, identity)
         return identity
 
     def evict(self, subjects: tuple[Subject, ...]) -> None:
         """Forget all that rests on these, and let no read that is under way bring it back."""
+        if any(kind in _BEARS_ON_ALL for kind, _ in subjects):
+            self.empty()
+            return
         self._evictions += 1
         # Whoever asks from now on does not share a read that began before.
         self._reads.clear()
@@ -118,3 +136,4 @@ class IdentityCache:
 
 
 _EVERYONE: Subject = ("", "")
+_BEARS_ON_ALL = frozenset({"role", "policy", "key", "app"})  # a change of one empties all (I-10)

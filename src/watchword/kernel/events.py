@@ -42,6 +42,7 @@ class Events:
         self._partners: list[tuple[type[Event], Partner]] = []
         self._hooks: list[tuple[type[Event], Hook]] = []
         self._evictors: list[Callable[[tuple[Subject, ...]], None]] = []
+        self._wakers: list[Callable[[], None]] = []
 
     def join(self, kind: type[E], partner: Callable[[Any, E], Awaitable[None]]) -> None:
         """Let `partner(transaction, event)` take part in the transaction of each such event."""
@@ -55,6 +56,10 @@ class Events:
         """Have `evictor(subjects)` called before and after the commit of what evicts (I-09)."""
         self._evictors.append(evictor)
 
+    def wake_with(self, waker: Callable[[], None]) -> None:
+        """Have `waker()` called after the commit of what evicts, so that others hear of it."""
+        self._wakers.append(waker)
+
     def has_partner(self, event: Event) -> bool:
         """Does anybody write when this happens?"""
         return any(isinstance(event, kind) for kind, _ in self._partners)
@@ -67,8 +72,11 @@ class Events:
                 await partner(transaction, event)
 
     async def committed(self, event: Event) -> None:
-        """After the commit: evict, then run the hooks."""
+        """After the commit: evict here, wake the others, then run the hooks."""
         self.evict(event)
+        if event.evicts:
+            for wake in self._wakers:
+                wake()
         for kind, hook in self._hooks:
             if isinstance(event, kind):
                 try:
@@ -79,6 +87,9 @@ class Events:
     def evict(self, event: Event) -> None:
         """Tell every evictor whom the event makes untrue."""
         if event.evicts:
-            subjects = event.subjects()
-            for evictor in self._evictors:
-                evictor(subjects)
+            self.evict_subjects(event.subjects())
+
+    def evict_subjects(self, subjects: tuple[Subject, ...]) -> None:
+        """Tell every evictor that these are untrue: here, or at another worker (I-07)."""
+        for evictor in self._evictors:
+            evictor(subjects)

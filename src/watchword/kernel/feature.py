@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any, Generic, TypeVar
 
 from watchword.kernel.errors import ConfigurationError
+from watchword.kernel.secrets import Secret
 from watchword.kernel.settings import Settings
 
 S = TypeVar("S")
@@ -28,7 +29,8 @@ class Feature(Generic[S]):
 
     `service` builds the slice's verbs from what the App wires; the other callables get that
     service. `offers` maps a port (a protocol that another slice asks for) to what answers it, or
-    to a tuple of several that do.
+    to a tuple of several that do. `apart` gets the slice's settings and names the URLs of records
+    that live outside the database.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Feature(Generic[S]):
     needs: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
     records: tuple[type, ...] = ()
+    apart: Callable[[Any], Mapping[type, Secret]] | None = None
     offers: Callable[[S], Mapping[type, object]] | None = None
     listens: Callable[[S, Any], None] | None = None
     routes: Callable[[S, Any], Any] | None = None

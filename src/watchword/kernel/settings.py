@@ -86,7 +86,8 @@ class CoreSettings(Settings):
         description="development generates a missing secret and allows plain http at loopback",
     )
     database: str = Field(
-        default="sqlite:///watchword.db", description="where records live: sqlite:, postgresql:"
+        default="sqlite:///watchword.db",
+        description="where records live: sqlite:, postgresql:, mongodb:",
     )
     public_url: str | None = Field(
         default=None,
@@ -124,10 +125,26 @@ class CoreSettings(Settings):
     cache_size: int = Field(
         default=10_000, ge=0, le=1_000_000, description="identities kept; 0 turns the cache off"
     )
-    cache_max_age: Duration = Field(
+    cache_max_age: Duration | None = Field(
+        default=None,
+        description=(
+            "how long an identity is believed without asking the store, whatever the change feed "
+            "says (I-06): 30s, or 2s with MongoDB or with sessions in Redis; those are the most, too"
+        ),
+    )
+    feed_bound: Duration = Field(
         default=timedelta(seconds=2),
-        le=timedelta(seconds=2),
-        description="how long an identity is believed without asking the store (I-06)",
+        ge=timedelta(milliseconds=100),
+        le=timedelta(seconds=30),
+        description="a cache whose worker has not read the change feed for this long is not believed",
+    )
+    wake: SecretText | None = Field(
+        default=None,
+        description="redis:// whose pub/sub wakes workers too, where the database's word is lost",
+    )
+    background: bool = Field(
+        default=True,
+        description="send mail and tidy up in this process; off where `watchword worker` does it",
     )
     lift_guards: bool = Field(
         default=True,
@@ -157,7 +174,10 @@ class CoreOptions(TypedDict, total=False):
     probe_token: Secret | str | None
     max_body: int
     cache_size: int
-    cache_max_age: timedelta | str
+    cache_max_age: timedelta | str | None
+    feed_bound: timedelta | str
+    wake: Secret | str | None
+    background: bool
     lift_guards: bool
     hash_threads: int
     hash_queue: int

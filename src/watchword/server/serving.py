@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Final, cast
 from urllib.parse import quote
 
-from watchword.app import kept_secret
 from watchword.kernel.errors import ConfigurationError
 from watchword.kernel.settings import CoreOptions
 from watchword.presets import Watchword, standard
 from watchword.sources import Loaded, load
+from watchword.starting import kept_secret
 
 VARIABLE: Final = "WATCHWORD_SERVE"
 """How the process that was started tells its workers what to serve. Holds no secret."""

@@ -16,9 +16,10 @@ from typing import Any, Generic, Literal, Protocol, TypeVar, cast
 
 from watchword.kernel.errors import Fault, InvalidInput
 from watchword.kernel.events import Event, Events
+from watchword.kernel.ids import new_id
 from watchword.kernel.moment import transaction_open
 from watchword.storage.errors import Conflict
-from watchword.storage.feed import Feed
+from watchword.storage.feed import KEPT_FOR, Change, Feed
 from watchword.storage.record import Schema, schema_of
 
 R = TypeVar("R")
@@ -258,14 +259,25 @@ class Store:
     driver: Driver
     events: Events
     realm: str
+    apart: Mapping[str, Driver] = field(default_factory=dict[str, Driver])
+    """Drivers of records that live outside the database, by the record's name. They take no part
+    in its transactions: what is written there stands at once."""
     _verbs: Verbs | None = None  # set inside a transaction or a caller's connection
     _announced: _Announced | None = None  # set inside a transaction of ours
     _connection: Any = None  # a caller's own
     _saved: bool = False  # is a savepoint of ours open on the caller's connection?
 
     @property
-    def verbs(self) -> Verbs:
-        """The driver's verbs: those of the transaction that this store stands for, if any."""
+    def is_transactional(self) -> bool:
+        """Do the writes of a transaction commit together? Else the one that decides is last."""
+        return self.driver.is_transactional
+
+    def _verbs_of(self, kind: type) -> Verbs:
+        """Those of the transaction that this store stands for, if it is part of one."""
+        if self.apart:
+            other = self.apart.get(schema_of(kind).name)
+            if other is not None:
+                return other.verbs
         return self._verbs if self._verbs is not None else self.driver.verbs
 
     def in_realm(self, realm: str) -> "Store":
@@ -280,12 +292,11 @@ class Store:
         """
         if getattr(record, "realm", None) != self.realm:
             raise ValueError(f"{type(record).__name__} belongs to another realm")
-        schema_of(type(record))
-        await self.verbs.insert(record)
+        await self._verbs_of(type(record)).insert(record)
 
     async def get(self, kind: type[R], /, **conditions: object) -> R | None:
         """The record that a key or a unique key names, if the other conditions hold too."""
-        return await self.verbs.get(kind, self._pinned(kind, conditions))
+        return await self._verbs_of(kind).get(kind, self._pinned(kind, conditions))
 
     async def find(self, kind: type[R], paging: Paging, /, **conditions: object) -> Page[R]:
         """A page of the records that match.
@@ -296,7 +307,7 @@ class Store:
         schema = schema_of(kind)
         checked = self._checked(schema, conditions)
         after = None if paging.after is None else _read_cursor(schema, paging)
-        found = await self.verbs.find(
+        found = await self._verbs_of(kind).find(
             kind,
             checked,
             order=paging.order,
@@ -310,7 +321,7 @@ class Store:
 
     async def count(self, kind: type, /, **conditions: object) -> int:
         """How many match."""
-        return await self.verbs.count(kind, self._checked(schema_of(kind), conditions))
+        return await self._verbs_of(kind).count(kind, self._checked(schema_of(kind), conditions))
 
     async def update(self, kind: type[R], where: Where, /, **changes: object) -> R | None:
         """Where this still holds, set that.
@@ -325,11 +336,13 @@ class Store:
                 raise TypeError(f"{kind.__name__} has no field {name}")
             if name in schema.key:
                 raise TypeError(f"{kind.__name__}.{name} is part of its key")
-        return await self.verbs.update(kind, self._pinned(kind, where.conditions), changes)
+        return await self._verbs_of(kind).update(
+            kind, self._pinned(kind, where.conditions), changes
+        )
 
     async def take(self, kind: type[R], /, **conditions: object) -> R | None:
         """Delete one that matches and return it: how single-use things are consumed."""
-        return await self.verbs.take(kind, self._pinned(kind, conditions))
+        return await self._verbs_of(kind).take(kind, self._pinned(kind, conditions))
 
     async def put(self, record: object) -> None:
         """Make this the record of its key, whether there was one or not.
@@ -354,7 +367,7 @@ class Store:
 
     async def erase(self, kind: type, /, **conditions: object) -> int:
         """Delete those that match; how many."""
-        return await self.verbs.erase(kind, self._checked(schema_of(kind), conditions))
+        return await self._verbs_of(kind).erase(kind, self._checked(schema_of(kind), conditions))
 
     async def increment(self, record: object, *, field: str, now: datetime) -> int:
         """Add `record.field` to the counter of that key; a counter past its time starts anew."""
@@ -363,14 +376,16 @@ class Store:
             raise ValueError(f"{type(record).__name__} belongs to another realm")
         if schema.expires is None or schema.columns[field].kind != "integer":
             raise TypeError(f"{type(record).__name__} is no counter of {field}")
-        return await self.verbs.increment(record, field=field, expires=schema.expires, now=now)
+        return await self._verbs_of(type(record)).increment(
+            record, field=field, expires=schema.expires, now=now
+        )
 
     async def expire(self, kind: type, *, now: datetime, limit: int = 500) -> int:
         """Delete up to `limit` records, of every realm, whose time is past; how many."""
         schema = schema_of(kind)
         if schema.expires is None:
             raise TypeError(f"{kind.__name__} does not expire")
-        return await self.verbs.expire(kind, expires=schema.expires, now=now, limit=limit)
+        return await self._verbs_of(kind).expire(kind, expires=schema.expires, now=now, limit=limit)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncGenerator["Store"]:
@@ -426,9 +441,9 @@ class Store:
                 partial(self.events.evict, event),
                 partial(self.events.committed, event),
             )
-            await self.events.announce(self, event)
+            await self._tell(event)
             return
-        if self._announced is None and not self.events.has_partner(event):
+        if self._announced is None and not event.evicts and not self.events.has_partner(event):
             await self.events.announce(self, event)
             await self.events.committed(event)
             return
@@ -437,7 +452,26 @@ class Store:
                 await transaction.announce(event)
             return
         self._announced.events.append(event)
+        await self._tell(event)
+
+    async def _tell(self, event: Event) -> None:
+        """Inside the transaction: the partners' rows, and those of the change feed (I-06)."""
         await self.events.announce(self, event)
+        feed = self.driver.feed
+        if not event.evicts or feed is None:
+            return
+        for topic, subject in event.subjects():
+            if not feed.is_coherent and topic in _NOT_FED:
+                continue
+            change = Change(
+                realm=event.realm,
+                id=new_id(event.at),
+                topic=topic,
+                subject=subject,
+                at=event.at,
+                expires_at=event.at + KEPT_FOR,
+            )
+            await self._verbs_of(Change).insert(change)
 
     def _checked(self, schema: Schema, conditions: Conditions) -> dict[str, object]:
         for name in conditions:
@@ -456,6 +490,10 @@ class Store:
         if not schema.pins(equal):
             raise TypeError(f"{kind.__name__}: name its key or a unique key")
         return checked
+
+
+# Too many, and too much to lose, for rows that may be missing: 2 s bound them instead (I-06).
+_NOT_FED = ("user", "session")
 
 
 def _cursor(record: object, paging: Paging) -> str:
