@@ -179,6 +179,14 @@ class UserAlreadyExists(WatchwordError):
     title = "A user with this e-mail address exists"
 
 
+class UserInUse(WatchwordError):
+    """Rows of the application's own point at this user, and its foreign key keeps them."""
+
+    code = "user_in_use"
+    status = 409
+    title = "Other records of this application belong to this user"
+
+
 class UserNotFound(WatchwordError):
     """No such user. For operators; a stranger never sees it."""
 

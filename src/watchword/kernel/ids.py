@@ -3,6 +3,7 @@
 import secrets
 from datetime import datetime
 from typing import NewType
+from uuid import UUID
 
 UserId = NewType("UserId", str)
 SessionId = NewType("SessionId", str)
@@ -18,3 +19,10 @@ def new_id(now: datetime) -> str:
     milliseconds = int(now.timestamp() * 1000) & ((1 << 48) - 1)
     number = (milliseconds << 80) | secrets.randbits(80)
     return "".join(_ALPHABET[(number >> shift) & 31] for shift in range(125, -1, -5))
+
+
+def new_uuid(now: datetime) -> str:
+    """Make a UUID of version 7 (RFC 9562 §5.7), for tables of others that are keyed by UUIDs."""
+    milliseconds = int(now.timestamp() * 1000) & ((1 << 48) - 1)
+    number = (milliseconds << 80) | (0x7 << 76) | (secrets.randbits(12) << 64)
+    return str(UUID(int=number | (0b10 << 62) | secrets.randbits(62)))

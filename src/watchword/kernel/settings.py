@@ -128,15 +128,16 @@ class CoreSettings(Settings):
     cache_max_age: Duration | None = Field(
         default=None,
         description=(
-            "how long an identity is believed without asking the store, whatever the change feed "
-            "says (I-06): 30s, or 2s with MongoDB or with sessions in Redis; those are the most, too"
+            "how long an identity is believed without asking the store, whatever the change "
+            "feed says (I-06); at most, and by default, 30s, or 2s with MongoDB or with sessions "
+            "in Redis"
         ),
     )
     feed_bound: Duration = Field(
         default=timedelta(seconds=2),
         ge=timedelta(milliseconds=100),
         le=timedelta(seconds=30),
-        description="a cache whose worker has not read the change feed for this long is not believed",
+        description="a cache is not believed when the change feed was not read for this long",
     )
     wake: SecretText | None = Field(
         default=None,

@@ -10,6 +10,7 @@ from watchword.features.email_change.settings import EmailChangeSettings
 from watchword.features.passwords import Passwords
 from watchword.features.sessions import Sessions
 from watchword.features.users import User, UserDeleted, UserRegistered, Users
+from watchword.kernel.address import Address
 from watchword.kernel.clock import Clock
 from watchword.kernel.errors import (
     ExpiredToken,
@@ -17,6 +18,8 @@ from watchword.kernel.errors import (
     InvalidToken,
     NotAuthenticated,
     UserAlreadyExists,
+    UserNotFound,
+    WatchwordError,
 )
 from watchword.kernel.ids import new_id
 from watchword.kernel.ports import ComposedMail, Credential, MailRequest, Postbox
@@ -161,29 +164,29 @@ class EmailChanges:
         address = self.users.address(wish.email)
         try:
             async with self.store.transaction() as tx:
-                # The user's row first, as in every transaction over several rows: no deadlocks.
-                changed = await self.users.readdress(user, address, within=tx)
-                if changed is None:
-                    raise InvalidToken(note="the account changed")
-                taken = await tx.take(
+                held = await self.users.hold(user, within=tx)
+                taken = held and await tx.take(
                     EmailChange, digest=digest, epoch=user.epoch, expires_at=gt(now)
                 )
-                if taken is None:
-                    raise InvalidToken(note="spent")
-                # After the address is ours: whoever gave it up has committed by then.
-                await self._refuse_reserved(tx, address.key, but_for=user.id)
+                if not taken:
+                    raise InvalidToken(note="spent, or the account changed")
+                # An address that was never proven is nobody's to take back, or to reserve.
+                undo = await self._reserve(tx, user) if user.is_verified else None
+                changed = await self._readdress(tx, user, address, undo)
                 if wish.session_id is not None:
                     await self.sessions.keep(
                         wish.session_id, was=user.epoch, epoch=changed.epoch, within=tx
                     )
-                # An address that was never proven is nobody's to take back, or to reserve.
-                if user.is_verified:
-                    await self._offer_undo(tx, user, epoch=changed.epoch)
+                if undo is not None:
+                    await self.postbox.queue(
+                        tx, purpose=UNDO, address=undo.email_key, challenge=undo.id
+                    )
                 await tx.announce(EmailChanged(realm=tx.realm, at=now, user_id=user.id))
         except (Conflict, UserAlreadyExists) as error:
             raise InvalidToken(note="the new address is somebody's by now") from error
 
-    async def _offer_undo(self, tx: Store, user: User, *, epoch: int) -> None:
+    async def _reserve(self, tx: Store, user: User) -> EmailUndo:
+        """Keep the present address for its owner, before it is given up."""
         now = self.clock.now()
         undo = EmailUndo(
             realm=tx.realm,
@@ -191,11 +194,32 @@ class EmailChanges:
             user_id=user.id,
             email=user.email,
             email_key=user.email_key,
-            epoch=epoch,
+            epoch=user.epoch + 1,
             expires_at=now + self.settings.undo_ttl,
         )
         await tx.insert(undo)
-        await self.postbox.queue(tx, purpose=UNDO, address=undo.email_key, challenge=undo.id)
+        return undo
+
+    async def _readdress(
+        self, tx: Store, user: User, address: Address, undo: EmailUndo | None
+    ) -> User:
+        """Make the change, or leave everything as it was."""
+        changed: User | None = None
+        try:
+            changed = await self.users.readdress(user, address, within=tx)
+            if changed is None:
+                raise InvalidToken(note="the account changed")
+            # After the address is ours: whoever gave it up has reserved it by then.
+            await self._refuse_reserved(tx, address.key, but_for=user.id)
+        except (Conflict, WatchwordError):
+            if not tx.is_transactional:
+                if changed is not None:
+                    former = self.users.address(user.email)
+                    await self.users.readdress(changed, former, within=tx)
+                if undo is not None:
+                    await tx.take(EmailUndo, id=undo.id)
+            raise
+        return changed
 
     async def undo(self, token: str) -> None:
         """Give the address back to its owner: sessions end, ways in are removed, a reset is due.
@@ -213,17 +237,22 @@ class EmailChanges:
         address = self.users.address(undo.email)
         try:
             async with self.store.transaction() as tx:
+                async with self.users.ending(undo.user_id, why="email_undone", within=tx):
+                    for credential in self.credentials:
+                        await credential.forget(tx, undo.user_id)
+                    # Whoever changed it on from there must not take it back with a later undo.
+                    await tx.erase(EmailUndo, user_id=undo.user_id, epoch=gt(undo.epoch))
+                    await tx.take(EmailChange, user_id=undo.user_id)
                 restored = await self.users.restore_address(undo.user_id, address, within=tx)
                 if restored is None:
                     raise InvalidToken(note="the user is gone")
+                # The token last: where there is no transaction, a stop before it lets the owner
+                # try again; all that comes before may happen twice.
                 if await tx.take(EmailUndo, digest=digest, expires_at=gt(now)) is None:
                     raise InvalidToken(note="spent")
-                for credential in self.credentials:
-                    await credential.forget(tx, undo.user_id)
-                # Whoever changed it on from there must not take it back with a later undo.
-                await tx.erase(EmailUndo, user_id=undo.user_id, epoch=gt(undo.epoch))
-                await tx.take(EmailChange, user_id=undo.user_id)
                 await tx.announce(EmailChangeUndone(realm=tx.realm, at=now, user_id=undo.user_id))
+        except UserNotFound as error:
+            raise InvalidToken(note="the user is gone") from error
         except Conflict as error:
             raise InvalidToken(note="the old address is somebody's by now") from error
 

@@ -16,6 +16,7 @@ from watchword.kernel.ports import Credential, Registrations, SignInGuard
 
 __all__ = [
     "NIST",
+    "Password",
     "PasswordChanged",
     "Passwords",
     "SignInFailed",
@@ -41,6 +42,7 @@ def passwords(**options: Unpack[PasswordOptions]) -> Feature[Passwords]:
                 memory_cost=settings.argon2_memory_cost,
                 parallelism=settings.argon2_parallelism,
                 bcrypt_rounds=settings.bcrypt_rounds,
+                firebase_signer_keys=settings.firebase_signer_keys,
             ),
             guards=wiring.every(SignInGuard),
             registrations=wiring.every(Registrations),

@@ -11,7 +11,7 @@ from watchword.features.passwords.policy import MAX_BYTES, faults_of, normal
 from watchword.features.passwords.records import Password
 from watchword.features.passwords.settings import PasswordSettings
 from watchword.features.sessions import Session, Sessions
-from watchword.features.users import RegistrationRepeated, User, UserDeleted, Users
+from watchword.features.users import Ending, RegistrationRepeated, User, UserDeleted, Users
 from watchword.kernel.clock import Clock
 from watchword.kernel.errors import (
     AccountDisabled,
@@ -22,6 +22,7 @@ from watchword.kernel.errors import (
     UserAlreadyExists,
     WatchwordError,
 )
+from watchword.kernel.ids import new_id
 from watchword.kernel.ports import Registrations, SignInGuard
 from watchword.storage.store import Store, where
 
@@ -91,8 +92,16 @@ class Passwords:
 
     async def _create(self, hashed: str, *, email: str, **fields: Any) -> User:
         async with self.store.transaction() as tx:
-            user: User = await self.users.within(tx).create(email=email, **fields)
-            await tx.insert(self._record(user.id, hashed))
+            # The user last: where there is no transaction, a stop in between leaves the hash of
+            # nobody, and not an account without a way in.
+            user_id = str(fields.pop("id", None) or new_id(self.clock.now()))
+            await tx.insert(self._record(user_id, hashed))
+            try:
+                user: User = await self.users.within(tx).create(email=email, id=user_id, **fields)
+            except WatchwordError:
+                if not tx.is_transactional:
+                    await self.forget(tx, user_id)
+                raise
         return user
 
     async def _registered_again(self, owner: User) -> None:
@@ -196,23 +205,25 @@ class Passwords:
             raise InvalidCredentials(note="password change")
         hashed = await self.hasher.hash(normal(new))
         async with self.store.transaction() as tx:
-            epoch = await self.users.end_all(user.id, why="password_changed", within=tx)
-            # Only over the hash that was checked: of two changes at once one fails.
-            changed = await tx.update(
-                Password,
-                where(user_id=user.id, hash=stored.hash),
-                hash=hashed,
-                set_at=self.clock.now(),
-            )
-            if changed is None:
-                raise InvalidCredentials(note="changed meanwhile")
+            async with self.users.ending(user.id, why="password_changed", within=tx) as ending:
+                # Only over the hash that was checked: of two changes at once one fails.
+                changed = await tx.update(
+                    Password,
+                    where(user_id=user.id, hash=stored.hash),
+                    hash=hashed,
+                    set_at=self.clock.now(),
+                )
+                if changed is None:
+                    raise InvalidCredentials(note="changed meanwhile")
             if keep_session is not None:
-                await self._keep(keep_session, user, epoch, tx)
+                await self._keep(keep_session, user, ending, tx)
             await self._announce_change(tx, user.id, "change")
 
-    async def _keep(self, session_id: str, user: User, epoch: int, tx: Store) -> None:
-        kept = await self.sessions.keep(session_id, was=user.epoch, epoch=epoch, within=tx)
-        if not kept or epoch != user.epoch + 1:
+    async def _keep(self, session_id: str, user: User, ending: Ending, tx: Store) -> None:
+        others = ending.epoch != user.epoch + ending.raises
+        if others or not await self.sessions.keep(
+            session_id, was=user.epoch, epoch=ending.epoch, within=tx
+        ):
             raise RevokedToken(note="ended while the password was changed")
 
     async def hashed(self, password: str, *, field: str = "password") -> str:
@@ -227,7 +238,7 @@ class Passwords:
     async def put(self, tx: Store, user_id: str, hashed: str, *, why: str) -> None:
         """Set the password to what `hashed` returned, in the caller's transaction.
 
-        The caller raises the user's epoch in the same transaction.
+        The caller does so inside `Users.ending`.
         """
         await tx.put(self._record(user_id, hashed))
         await self._announce_change(tx, user_id, why)
@@ -239,8 +250,10 @@ class Passwords:
             InvalidInput, UserNotFound
         """
         hashed = await self.hashed(password)
-        async with self.store.transaction() as tx:
-            await self.users.end_all(user_id, why="password_set", within=tx)
+        async with (
+            self.store.transaction() as tx,
+            self.users.ending(user_id, why="password_set", within=tx),
+        ):
             await self.put(tx, user_id, hashed, why="operator")
 
     async def create_user(self, *, email: str, password: str, **fields: Any) -> User:

@@ -1,11 +1,14 @@
 """Settings of passwords."""
 
+from collections.abc import Sequence
 from typing import Literal, Self, TypedDict
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from watchword.crypto.foreign import signer_id
 from watchword.crypto.hashing import cost_fault
-from watchword.kernel.settings import Settings
+from watchword.kernel.secrets import Secret
+from watchword.kernel.settings import SecretText, Settings
 
 
 class PasswordSettings(Settings):
@@ -33,6 +36,17 @@ class PasswordSettings(Settings):
     )
     argon2_parallelism: int = Field(default=4, ge=1, le=16, description="lanes")
     bcrypt_rounds: int = Field(default=12, ge=10, le=16, description="logarithm of the cost")
+    firebase_signer_keys: tuple[SecretText, ...] = Field(
+        default=(),
+        description="`base64_signer_key` of Firebase projects whose users came here, newest first",
+    )
+
+    @field_validator("firebase_signer_keys")
+    @classmethod
+    def _signer_keys(cls, keys: tuple[Secret, ...]) -> tuple[Secret, ...]:
+        for key in keys:
+            signer_id(key)
+        return keys
 
     @model_validator(mode="after")
     def _worth_its_name(self) -> Self:
@@ -65,6 +79,7 @@ class PasswordOptions(TypedDict, total=False):
     argon2_memory_cost: int
     argon2_parallelism: int
     bcrypt_rounds: int
+    firebase_signer_keys: Sequence[Secret | str]
 
 
 NIST: PasswordOptions = {"min_length": 15}

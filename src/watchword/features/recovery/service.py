@@ -1,7 +1,7 @@
 """The verbs on recovery: ask for a mail, set another password."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from watchword.features.passwords import Passwords
@@ -100,22 +100,25 @@ class Recovery:
             raise InvalidToken(note="the user is gone or disabled")
         hashed = await self.passwords.hashed(new_password, field="new_password")
         async with self.store.transaction() as tx:
-            # The user's row first, as in every transaction over several rows: no deadlocks.
-            verified = await self.users.mark_verified(user, within=tx)
-            taken = await tx.take(
+            held = await self.users.hold(user, within=tx)
+            taken = held and await tx.take(
                 PasswordReset,
                 digest=digest,
                 email_key=user.email_key,
                 epoch=user.epoch,
                 expires_at=gt(self.clock.now()),
             )
-            if taken is None or verified is None:
+            if not taken:
                 raise InvalidToken(note="spent, or the account changed")
-            if not user.is_verified:
-                for credential in self.credentials:
-                    await credential.forget(tx, user.id)
-            await self.users.end_all(user.id, why="password_reset", within=tx)
-            await self.passwords.put(tx, user.id, hashed, why="reset")
+            async with self.users.ending(user.id, why="password_reset", within=tx) as ending:
+                if not user.is_verified:
+                    for credential in self.credentials:
+                        await credential.forget(tx, user.id)
+                await self.passwords.put(tx, user.id, hashed, why="reset")
+            # Last: a stop before it leaves nothing proven that a stranger could still get into.
+            now_theirs = replace(user, epoch=ending.epoch)
+            if await self.users.mark_verified(now_theirs, within=tx) is None:
+                raise InvalidToken(note="the account changed")
 
     async def forget_user(self, tx: Store, event: UserDeleted) -> None:
         """A user was deleted: so is what they asked for."""

@@ -1,5 +1,6 @@
 """Users: who somebody is, and what they may change about themselves."""
 
+from datetime import timedelta
 from typing import Annotated, Any, TypeVar, Unpack
 
 from fastapi import Depends
@@ -15,7 +16,7 @@ from watchword.features.users.events import (
 )
 from watchword.features.users.records import Own, User, user_fields
 from watchword.features.users.routes import routes
-from watchword.features.users.service import Users
+from watchword.features.users.service import Ending, Users
 from watchword.features.users.settings import UserOptions, UserSettings
 from watchword.features.users.shapes import (
     Body,
@@ -28,13 +29,14 @@ from watchword.features.users.shapes import (
     writable,
 )
 from watchword.http.depends import current_user, optional_user
-from watchword.kernel.feature import Feature
+from watchword.kernel.feature import Feature, Job
 
 __all__ = [
     "AddressProven",
     "Body",
     "CurrentUser",
     "Email",
+    "Ending",
     "OptionalUser",
     "Own",
     "RegistrationRepeated",
@@ -82,4 +84,7 @@ def users(kind: type[U] = User, **options: Unpack[UserOptions]) -> Feature[Users
         given=dict(options),
         records=(kind,),
         routes=routes,
+        jobs=lambda service: (
+            Job(name="unfinished users", every=timedelta(seconds=30), run=service.finish),
+        ),
     )

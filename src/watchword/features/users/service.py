@@ -1,10 +1,13 @@
 """The verbs on users."""
 
 import dataclasses
+import logging
 import secrets
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Generic, TypeVar, cast
+from datetime import timedelta
+from typing import Any, Generic, Literal, TypeVar, cast
 from uuid import UUID
 
 from watchword.features.users.events import (
@@ -16,19 +19,38 @@ from watchword.features.users.events import (
     UserEnded,
     UserRegistered,
 )
-from watchword.features.users.records import User
+from watchword.features.users.records import User, UserIntent, fresh_id
 from watchword.features.users.settings import UserSettings
 from watchword.kernel.address import Address, address_of
 from watchword.kernel.clock import Clock
-from watchword.kernel.errors import Fault, FieldError, InvalidInput, UserAlreadyExists, UserNotFound
+from watchword.kernel.errors import (
+    Fault,
+    FieldError,
+    InvalidInput,
+    UserAlreadyExists,
+    UserInUse,
+    UserNotFound,
+    WatchwordError,
+)
 from watchword.kernel.ids import new_id
-from watchword.storage.errors import Conflict
+from watchword.storage.errors import Conflict, Referenced
 from watchword.storage.record import freeze, to_json
-from watchword.storage.store import Page, Paging, Store, plus, where
+from watchword.storage.store import Page, Paging, Store, le, plus, where
 
 U = TypeVar("U", bound=User)
 
+_log = logging.getLogger("watchword.users")
+
+_FINISHED_AFTER = timedelta(seconds=30)  # by then whoever began it has ended it, or has died
 _FIXED = frozenset({"realm", "id", "email_key", "epoch", "created_at", "updated_at"})
+
+
+@dataclass(slots=True)
+class Ending:
+    """A change of what proves a user, and the epoch that leaves everything before it behind."""
+
+    epoch: int
+    raises: int = 1  # how often the epoch was raised for it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,8 +64,8 @@ class Users(Generic[U]):
 
     @property
     def records(self) -> tuple[type, ...]:
-        """The record that stands for users here: `User` or the app's own subclass."""
-        return (self.kind,)
+        """The record that stands for users here, `User` or the app's own subclass, and intents."""
+        return (self.kind, UserIntent)
 
     def joining(self, connection: Any) -> "Users[U]":
         """The same verbs inside a transaction of the caller's own (SQLAlchemy, async).
@@ -94,7 +116,7 @@ class Users(Generic[U]):
             raise TypeError(f"{self.kind.__name__} has no such field to set: {sorted(own)}")
         fields: dict[str, Any] = {
             "realm": self.store.realm,
-            "id": str(id) if id is not None else new_id(now),
+            "id": str(id) if id is not None else fresh_id(self.kind, now),
             "email": address.email,
             "email_key": address.key,
             "username": username,
@@ -111,17 +133,23 @@ class Users(Generic[U]):
         user = self.kind(**fields)
         try:
             async with self.store.transaction() as tx:
-                await tx.insert(user)
-                await tx.announce(
-                    UserRegistered(
-                        realm=tx.realm,
-                        at=now,
-                        user_id=user.id,
-                        email=user.email,
-                        by_themselves=by_themselves,
-                    )
+                user = await tx.insert(user)
+                registered = UserRegistered(
+                    realm=tx.realm,
+                    at=now,
+                    user_id=user.id,
+                    email=user.email,
+                    by_themselves=by_themselves,
                 )
+                try:
+                    await tx.announce(registered)
+                except WatchwordError:  # a partner refuses the address
+                    if not tx.is_transactional:
+                        await tx.take(self.kind, id=user.id)
+                    raise
         except Conflict as conflict:
+            if conflict.field not in ("id", "email", "email_key"):
+                raise _taken(conflict) from conflict
             raise UserAlreadyExists(note=conflict.field) from conflict
         return user
 
@@ -171,13 +199,16 @@ class Users(Generic[U]):
             raise TypeError("these fields have verbs of their own")
         if "user_settings" in changes:
             self._check_settings(changes["user_settings"])
-        async with self.store.transaction() as tx:
-            user = await tx.update(
-                self.kind, where(id=user_id), updated_at=self.clock.now(), **changes
-            )
-            if user is None:
-                raise UserNotFound
-            await tx.announce(UserChanged(realm=tx.realm, at=self.clock.now(), user_id=user_id))
+        try:
+            async with self.store.transaction() as tx:
+                user = await tx.update(
+                    self.kind, where(id=user_id), updated_at=self.clock.now(), **changes
+                )
+                if user is None:
+                    raise UserNotFound
+                await tx.announce(UserChanged(realm=tx.realm, at=self.clock.now(), user_id=user_id))
+        except Conflict as conflict:
+            raise _taken(conflict) from conflict
         return user
 
     async def end_all(self, user_id: str, *, why: str, within: Store | None = None) -> int:
@@ -197,6 +228,92 @@ class Users(Generic[U]):
                 UserEnded(realm=tx.realm, at=self.clock.now(), user_id=user_id, why=why)
             )
         return user.epoch
+
+    @asynccontextmanager
+    async def ending(
+        self, user_id: str, *, why: str, within: Store | None = None
+    ) -> AsyncGenerator[Ending]:
+        """End all that began before, around a change of what proves the user (I-01).
+
+        Where the change and the epoch cannot commit together, the epoch is raised before and
+        after: a sign-in that checked the old password in between is dead at birth. Should this
+        process stop in the middle, a worker raises it (`finish`).
+
+        Yields:
+            Its `epoch` is final after the block.
+
+        Raises:
+            UserNotFound
+        """
+        async with (within or self.store).transaction() as tx:
+            if tx.is_transactional:
+                yield Ending(await self.end_all(user_id, why=why, within=tx))
+                return
+            intent = await self._intend(tx, "end", user_id)
+            try:
+                ending = Ending(await self.end_all(user_id, why=why, within=tx))
+                try:
+                    yield ending
+                finally:
+                    ending.epoch = await self._raise(tx, user_id)
+                    ending.raises = 2
+            except UserNotFound:
+                await tx.take(UserIntent, id=intent)
+                raise
+            await tx.take(UserIntent, id=intent)
+
+    async def hold(self, user: User, *, within: Store) -> bool:
+        """Take the user's row, before others are written: False if it changed since it was read.
+
+        Every transaction over several rows begins with it, so that no two lock each other out.
+        """
+        held = await within.update(
+            self.kind,
+            where(id=user.id, email_key=user.email_key, epoch=user.epoch),
+            updated_at=self.clock.now(),
+        )
+        return held is not None
+
+    async def _intend(self, tx: Store, purpose: Literal["end", "delete"], user_id: str) -> str:
+        now = self.clock.now()
+        intent = UserIntent(
+            realm=tx.realm,
+            id=new_id(now),
+            user_id=user_id,
+            purpose=purpose,
+            due_at=now + _FINISHED_AFTER,
+        )
+        await tx.insert(intent)
+        return intent.id
+
+    async def _raise(self, tx: Store, user_id: str) -> int:
+        user = await tx.update(
+            self.kind, where(id=user_id), epoch=plus(1), updated_at=self.clock.now()
+        )
+        if user is None:
+            raise UserNotFound
+        return user.epoch
+
+    async def finish(self) -> bool:
+        """Complete what a process left behind when it stopped; True if there is more.
+
+        Only where the database has no transactions is there anything.
+        """
+        paging = Paging(order=("due_at", "id"), limit=100)
+        page = await self.store.find(UserIntent, paging, due_at=le(self.clock.now()))
+        for intent in page.items:
+            _log.warning(
+                "completing %r of user %s, left by another", intent.purpose, intent.user_id
+            )
+            try:
+                if intent.purpose == "end":
+                    await self.end_all(intent.user_id, why="interrupted")
+                else:
+                    await self.delete(intent.user_id)
+            except UserNotFound:
+                pass
+            await self.store.take(UserIntent, id=intent.id)
+        return page.next is not None
 
     async def disable(self, user_id: str) -> U:
         """Switch an account off; whatever it had open is over at once."""
@@ -284,11 +401,29 @@ class Users(Generic[U]):
 
         Raises:
             UserNotFound
+            UserInUse: the users are rows of an application's own table, and others of its rows
+                point at this one. Nothing was removed.
         """
+        try:
+            await self._delete(user_id)
+        except Referenced as error:
+            raise UserInUse from error
+
+    async def _delete(self, user_id: str) -> None:
+        now = self.clock.now()
         async with self.store.transaction() as tx:
-            if await tx.take(self.kind, id=user_id) is None:
+            intent = None if tx.is_transactional else await self._intend(tx, "delete", user_id)
+            # The row goes last: until then it says that all of theirs is over.
+            user = await tx.update(
+                self.kind, where(id=user_id), is_active=False, epoch=plus(1), updated_at=now
+            )
+            if user is not None:
+                await tx.announce(UserDeleted(realm=tx.realm, at=now, user_id=user_id))
+                user = await tx.take(self.kind, id=user_id)
+            if intent is not None:
+                await tx.take(UserIntent, id=intent)
+            if user is None:
                 raise UserNotFound
-            await tx.announce(UserDeleted(realm=tx.realm, at=self.clock.now(), user_id=user_id))
 
     def _check_settings(self, user_settings: Any) -> None:
         if user_settings is None:
@@ -303,3 +438,8 @@ class Users(Generic[U]):
         if size > self.settings.settings_limit:
             detail = f"is over {self.settings.settings_limit} bytes"
             raise InvalidInput([Fault(field, "settings_too_large", detail)])
+
+
+def _taken(conflict: Conflict) -> InvalidInput:
+    """A key of the application's own, on a column that it maps."""
+    return InvalidInput([Fault(conflict.field, "taken", "is taken")])

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from watchword.features.users import (
@@ -150,21 +150,24 @@ class Verification:
             if not is_theirs:
                 raise InvalidCredentials(note="verification with a wrong password")
         async with self.store.transaction() as tx:
-            # The user's row first, as in every transaction over several rows: no deadlocks.
-            verified = await self.users.mark_verified(user, within=tx)
-            taken = await tx.take(
+            held = await self.users.hold(user, within=tx)
+            taken = held and await tx.take(
                 EmailVerification,
                 digest=digest,
                 email_key=user.email_key,
                 epoch=user.epoch,
                 expires_at=gt(now),
             )
-            if taken is None or verified is None:
+            if not taken:
                 raise InvalidToken(note="spent, or the account changed")
             if not is_theirs:
-                for credential in self.credentials:
-                    await credential.forget(tx, user.id)
-                await self.users.end_all(user.id, why="address_proven", within=tx)
+                async with self.users.ending(user.id, why="address_proven", within=tx) as ending:
+                    for credential in self.credentials:
+                        await credential.forget(tx, user.id)
+                user = replace(user, epoch=ending.epoch)
+            # Last: a stop before it leaves nothing proven that a stranger could still get into.
+            if await self.users.mark_verified(user, within=tx) is None:
+                raise InvalidToken(note="the account changed")
 
     async def forget_user(self, tx: Store, event: UserDeleted) -> None:
         """A user was deleted: so is what they owed."""
