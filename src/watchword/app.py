@@ -313,8 +313,7 @@ class App:
             if self._loop is not None:
                 return
             try:
-                for driver in self.drivers:
-                    await driver.open(self._records_in(driver))
+                await self.connect()
                 await self._follow()
                 for service in self._services.values():
                     if isinstance(service, Opens):
@@ -324,7 +323,7 @@ class App:
                 raise
             if self.core.background if background is None else background:
                 leases = Leases(store=self.store, clock=self.clock)
-                self._background = Background(self._jobs(), leases)
+                self._background = Background(self.jobs(), leases)
                 self._background.start()
             self._process = os.getpid()
             self._loop = asyncio.get_running_loop()
@@ -342,7 +341,22 @@ class App:
             self._background = self._listening = self.following = None
             self.cache.empty()
 
-    def _records_in(self, driver: Driver) -> tuple[type, ...]:
+    async def connect(self) -> None:
+        """Open the database, and whatever else records live in, without starting anything.
+
+        Raises:
+            SchemaBehind, SchemaNewer, StoreUnavailable
+        """
+        for driver in self.drivers:
+            await driver.open(self.records_in(driver))
+
+    async def disconnect(self) -> None:
+        """Give every connection back."""
+        for driver in self.drivers:
+            await driver.close()
+
+    def records_in(self, driver: Driver) -> tuple[type, ...]:
+        """The records that live there."""
         apart = self.store.apart
         return tuple(
             kind for kind in self.records if apart.get(schema_of(kind).name, self.driver) is driver
@@ -388,8 +402,7 @@ class App:
         if self.following is not None:
             await self.following.close()
             self.following = None
-        for driver in self.drivers:
-            await driver.close()
+        await self.disconnect()
 
     @asynccontextmanager
     async def running(self, *, background: bool | None = None) -> AsyncGenerator["App"]:
@@ -400,7 +413,8 @@ class App:
         finally:
             await self.stop()
 
-    def _jobs(self) -> list[Job]:
+    def jobs(self) -> list[Job]:
+        """The background work of all features."""
         jobs = [Job(name="tidy", every=timedelta(minutes=1), run=self._tidy)]
         for feature in self.features:
             if feature.jobs is not None:

@@ -10,6 +10,7 @@ from watchword.cli.schema import migrate
 from watchword.cli.secret import secret
 from watchword.cli.servers import dev, serve
 from watchword.cli.users import users
+from watchword.cli.worker import worker
 
 app = typer.Typer(
     name="watchword",
@@ -22,6 +23,7 @@ app = typer.Typer(
 )
 app.command()(serve)
 app.command()(dev)
+app.command()(worker)
 app.command()(migrate)
 app.command()(config)
 app.add_typer(users, name="users")

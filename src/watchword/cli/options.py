@@ -128,10 +128,10 @@ async def records(chosen: Chosen, *, may_create: bool = False) -> AsyncGenerator
     elif file is not None and not file.exists():
         raise Usage(f"there is no database {file}: name one with --data, --database or --app")
     try:
-        await chosen.auth.driver.open(chosen.auth.records)
+        await chosen.auth.connect()
         yield cast("Watchword", chosen.auth)
     finally:
-        await chosen.auth.driver.close()
+        await chosen.auth.disconnect()
         chosen.auth.hash_pool.close()
 
 

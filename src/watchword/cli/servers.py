@@ -67,7 +67,7 @@ def dev(
 
 
 def _without_server(error: ImportError) -> Exception:
-    if (error.name or "").partition(".")[0] in {"uvicorn", "httptools", "h11"}:
+    if (error.name or "").partition(".")[0] in {"uvicorn", "httptools", "h11", "prometheus_client"}:
         return Usage(_REMEDY)
     return error
 

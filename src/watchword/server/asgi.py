@@ -14,6 +14,7 @@ from watchword.http.headers import StrictTransport
 from watchword.kernel.errors import ConfigurationError
 from watchword.presets import Watchword
 from watchword.server.errors import answer_http, answer_unexpected
+from watchword.server.metrics import metrics
 from watchword.server.probes import probes
 from watchword.server.serving import Serving
 from watchword.server.welcome import welcome
@@ -51,6 +52,7 @@ def server_app(auth: Watchword) -> FastAPI:
     app.add_exception_handler(HTTPException, cast("ExceptionHandler", answer_http))
     app.add_exception_handler(Exception, cast("ExceptionHandler", answer_unexpected))
     app.include_router(probes(auth))
+    app.include_router(metrics(auth))
     if development:
         app.include_router(welcome(auth))
     auth.install(app)

@@ -28,22 +28,29 @@ def probes(auth: Watchword) -> APIRouter:
     @router.head("/readyz", include_in_schema=False)
     @router.get("/readyz", responses={503: {"description": "Not ready"}})
     async def readyz(request: Request) -> JSONResponse:
-        """Ready: the database answers. Why not, only to this machine or to who has the token."""
+        """Ready: every store answers, and the change feed is read in time.
+
+        Why not, only to this machine or to who has the token.
+        """
         store = "ok"
         try:
-            await auth.driver.ping()
+            for driver in auth.drivers:
+                await driver.ping()
         except StoreUnavailable:
             store = "unavailable"
-        ready = store == "ok"
+        following = auth.following
+        feed = "ok" if following is None or following.status.is_fresh else "stale"
+        ready = store == feed == "ok"
         body: dict[str, Any] = {"status": "ok" if ready else "unavailable"}
-        if _may_know(request, auth.core.probe_token):
-            body["reasons"] = {"store": store}
+        if may_know(request, auth.core.probe_token):
+            body["reasons"] = {"store": store, "feed": feed}
         return JSONResponse(body, status_code=200 if ready else 503, headers=_NO_STORE)
 
     return router
 
 
-def _may_know(request: Request, token: Secret | None) -> bool:
+def may_know(request: Request, token: Secret | None) -> bool:
+    """Does this request come from this very machine, or with the probe token (I-22)?"""
     given = request.headers.get("authorization", "")
     if token is not None and given[:7].lower() == "bearer ":
         return hmac.compare_digest(given[7:].encode(), token.reveal().encode())

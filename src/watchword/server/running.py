@@ -120,7 +120,7 @@ async def _try(auth: Watchword) -> None:
     level = log.level
     log.setLevel(logging.ERROR)  # each worker says its warnings again
     try:
-        await auth.start()
+        await auth.start(background=False)
     finally:
         await auth.stop()
         log.setLevel(level)

@@ -3,11 +3,13 @@
 import asyncio
 import contextlib
 import logging
+import math
 import os
-from collections import deque
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import accumulate
 from typing import Final
 
 from watchword.kernel.clock import Clock
@@ -17,7 +19,6 @@ from watchword.storage.feed import Change, Feed, Follower, Waker
 
 _log = logging.getLogger("watchword.feed")
 
-_LAGS_KEPT: Final = 1000
 _READS_A_BOUND: Final = 4  # I-08
 _TRIED_AGAIN: Final = 15.0  # seconds until a waker that cannot be heard is opened again
 
@@ -30,8 +31,33 @@ class FeedStatus:
     age: float | None  # seconds since the start of the last read that succeeded
     wakers: tuple[str, ...]  # what wakes it; empty means that it polls
     deaf: tuple[str, ...]  # what should wake it and was not heard at the start
-    applied: int  # changes read so far
-    lags: tuple[float, ...]  # of the newest changes: seconds from their writing to eviction
+    lags: "Lags"
+
+
+_EDGES: Final = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 2.0, 5.0)  # seconds
+
+
+class Lags:
+    """How long changes took from their writing to their eviction here, in seconds."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.total = 0.0
+        self._under = [0] * len(_EDGES)
+
+    def add(self, lag: float) -> None:
+        """Count one; clocks of two machines may make it negative, which counts as none."""
+        lag = max(lag, 0.0)
+        self.count += 1
+        self.total += lag
+        place = bisect_left(_EDGES, lag)
+        if place < len(_EDGES):
+            self._under[place] += 1
+
+    def buckets(self) -> list[tuple[float, int]]:
+        """How many took at most that long; the last edge is infinite."""
+        sums = list(accumulate(self._under))
+        return [*zip(_EDGES, sums, strict=True), (math.inf, self.count)]
 
 
 class Following:
@@ -63,8 +89,7 @@ class Following:
         self._evict, self._empty, self._fresh = evict, empty, fresh
         self._read_at: float | None = None
         self._begun = False
-        self._applied = 0
-        self._lags: deque[float] = deque(maxlen=_LAGS_KEPT)
+        self._lags = Lags()
 
     @property
     def status(self) -> FeedStatus:
@@ -75,8 +100,7 @@ class Following:
             age=age,
             wakers=tuple(waker.name for waker in self._heard),
             deaf=tuple(waker.name for waker in self._deaf),
-            applied=self._applied,
-            lags=tuple(self._lags),
+            lags=self._lags,
         )
 
     def hint(self) -> None:
@@ -152,8 +176,7 @@ class Following:
 
     def _apply(self, change: Change) -> None:
         self._evict(((change.topic, change.subject),))
-        self._applied += 1
-        self._lags.append((self._clock.now() - change.at).total_seconds())
+        self._lags.add((self._clock.now() - change.at).total_seconds())
 
     def _succeeded(self, began: float) -> None:
         self._read_at = began

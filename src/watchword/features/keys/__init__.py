@@ -25,5 +25,6 @@ def keys(**options: Unpack[KeyOptions]) -> Feature[Keys]:
         settings=KeySettings,
         given=dict(options),
         records=(StoredKey,),
+        listens=lambda service, events: events.evict_with(service.notice),
         routes=routes,
     )

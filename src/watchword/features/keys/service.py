@@ -10,6 +10,7 @@ from watchword.features.keys.records import StoredKey
 from watchword.features.keys.settings import KeySettings
 from watchword.kernel.clock import Clock
 from watchword.kernel.errors import ConfigurationError
+from watchword.kernel.principal import Subject
 from watchword.storage.errors import Conflict
 from watchword.storage.store import Paging, Store
 
@@ -52,6 +53,11 @@ class Keys:
         if self._ring.active is None:
             await self._make_first()
             await self._read()
+
+    def notice(self, subjects: tuple[Subject, ...]) -> None:
+        """A key changed, here or at another worker: the ring is read again before its next use."""
+        if any(kind == "key" for kind, _ in subjects):
+            self._ring.read_at = float("-inf")
 
     def active(self) -> "SigningKey":
         """The key that signs now."""

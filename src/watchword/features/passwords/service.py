@@ -91,17 +91,25 @@ class Passwords:
         return None
 
     async def _create(self, hashed: str, *, email: str, **fields: Any) -> User:
+        if not self.store.is_transactional:
+            return await self._create_last(hashed, email=email, **fields)
         async with self.store.transaction() as tx:
-            # The user last: where there is no transaction, a stop in between leaves the hash of
-            # nobody, and not an account without a way in.
-            user_id = str(fields.pop("id", None) or new_id(self.clock.now()))
-            await tx.insert(self._record(user_id, hashed))
-            try:
-                user: User = await self.users.within(tx).create(email=email, id=user_id, **fields)
-            except WatchwordError:
-                if not tx.is_transactional:
-                    await self.forget(tx, user_id)
-                raise
+            user: User = await self.users.within(tx).create(email=email, **fields)
+            await tx.insert(self._record(user.id, hashed))
+        return user
+
+    async def _create_last(self, hashed: str, *, email: str, **fields: Any) -> User:
+        """Without a transaction the user comes last.
+
+        A stop in between leaves the hash of nobody, and not an account without a way in.
+        """
+        user_id = str(fields.pop("id", None) or new_id(self.clock.now()))
+        await self.store.insert(self._record(user_id, hashed))
+        try:
+            user: User = await self.users.create(email=email, id=user_id, **fields)
+        except WatchwordError:
+            await self.forget(self.store, user_id)
+            raise
         return user
 
     async def _registered_again(self, owner: User) -> None:

@@ -65,6 +65,7 @@ def sessions(**options: Unpack[SessionOptions]) -> Feature[Sessions]:
         settings=SessionSettings,
         given=dict(options),
         records=(Session,),
+        apart=lambda settings: {} if settings.store is None else {Session: settings.store},
         offers=lambda service: {Authenticator: service, Transport: service.cookie},
         listens=listens,
         routes=routes,

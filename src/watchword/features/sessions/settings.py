@@ -3,9 +3,12 @@
 from datetime import timedelta
 from typing import Literal, TypedDict
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from watchword.kernel.settings import Duration, Settings
+from watchword.kernel.secrets import Secret
+from watchword.kernel.settings import Duration, SecretText, Settings
+
+_STORES = ("redis", "rediss")
 
 
 class SessionSettings(Settings):
@@ -21,6 +24,13 @@ class SessionSettings(Settings):
         ge=timedelta(minutes=1),
         description="a cookie session ends this long after it began, used or not",
     )
+    store: SecretText | None = Field(
+        default=None,
+        description=(
+            "redis:// to keep sessions there instead of the database; users stay in the database, "
+            "so bans, resets and end-all never depend on it"
+        ),
+    )
     max_sessions: int = Field(
         default=10, ge=1, le=1000, description="sessions of one user; the oldest is ended"
     )
@@ -32,12 +42,20 @@ class SessionSettings(Settings):
         default="hash", description="how addresses are kept: a keyed hash, or as they are"
     )
 
+    @field_validator("store")
+    @classmethod
+    def _is_redis(cls, store: Secret | None) -> Secret | None:
+        if store is not None and store.reveal().partition(":")[0].lower() not in _STORES:
+            raise ValueError("must be redis://… or rediss://…; left out, the database keeps them")
+        return store
+
 
 class SessionOptions(TypedDict, total=False):
     """`SessionSettings` as keyword arguments."""
 
     idle_timeout: timedelta | str
     absolute_timeout: timedelta | str
+    store: Secret | str | None
     max_sessions: int
     kept_after_end: timedelta | str
     ip_mode: Literal["hash", "plain"]
