@@ -308,3 +308,63 @@ async def test_an_ending_between_read_and_answer_is_not_brought_back(
         monkeypatch.setattr(kind, "authenticate", held)
         assert (await story.me(token)).status_code == 200  # it was, when it was read
         problem(await story.me(token), 401, "revoked_token")
+
+
+@pytest.mark.invariant("I-08")
+async def test_a_stale_feed_empties_the_cache_and_bypasses_it(clock: MovableClock) -> None:
+    made = cache(clock, seconds=30)
+    made.fresh(clock.monotonic() + 2)
+    await kept(made)
+    await kept(made, OTHER)
+    later(clock, 1.9)
+    assert made.hit(KEY)
+    later(clock, 0.1)
+    assert made.hit(KEY) is None
+    assert len(made) == 0
+    await kept(made)
+    assert len(made) == 0, "kept although nobody would hear that it became untrue"
+    made.fresh(clock.monotonic() + 2)
+    assert made.hit(OTHER) is None
+    await kept(made)
+    assert made.hit(KEY)
+
+
+@pytest.mark.invariant("I-08", "I-09")
+async def test_a_read_that_ends_after_the_feed_went_stale_is_not_kept(clock: MovableClock) -> None:
+    made = cache(clock, seconds=30)
+    made.fresh(clock.monotonic() + 2)
+
+    async def slow() -> Identity:
+        later(clock, 3)
+        return identity()
+
+    await made.miss(KEY, slow)
+    assert len(made) == 0
+
+
+@pytest.mark.invariant("I-10")
+@pytest.mark.parametrize("topic", ["role", "policy", "key", "app"])
+async def test_what_bears_on_everybody_empties_all(clock: MovableClock, topic: str) -> None:
+    made = cache(clock)
+    await kept(made)
+    began, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> Identity:
+        began.set()
+        await go_on.wait()
+        return identity("eve")
+
+    late = asyncio.create_task(made.miss(OTHER, slow))
+    await began.wait()
+    made.evict(((topic, "any"),))
+    go_on.set()
+    await late
+    assert len(made) == 0
+
+
+async def test_hits_and_misses_are_counted(clock: MovableClock) -> None:
+    made = cache(clock)
+    await kept(made)
+    made.hit(KEY)
+    made.hit(KEY)
+    assert (made.hits, made.misses) == (2, 1)
