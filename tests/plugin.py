@@ -20,7 +20,12 @@ SHOWN = {
     "invariant": re.compile(r"I-\d\d"),
     "standard": re.compile(r".*\d.*"),  # "13.1", "RFC 6750 §3", "CVE-2026-48710"
 }
-STORES = {"sqlite": re.compile(r"sqlite"), "postgresql": re.compile(r"postgres(ql)?")}
+STORES = {
+    "sqlite": re.compile(r"sqlite"),
+    "postgresql": re.compile(r"postgres(ql)?"),
+    "mongodb": re.compile(r"mongo(db)?"),
+    "redis": re.compile(r"redis"),
+}
 
 
 def is_long() -> bool:

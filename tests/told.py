@@ -10,12 +10,14 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from watchword import Watchword
+from watchword import Watchword, testing
 from watchword.crypto.hashing import HashPool
 from watchword.storage.record import schema_of
 from watchword.storage.store import Store
-from watchword.testing import Story, telling
+from watchword.testing import Story
 from watchword.testing.story import ORIGIN, PASSWORD
+
+ENVIRON: dict[str, str] = {}  # filled by fixtures, for as long as a test takes
 
 SITE = "https://accounts.example.com"
 PRODUCTION: dict[str, Any] = {"environment": "production", "public_url": SITE}
@@ -86,6 +88,14 @@ def csrf_of(client: httpx.AsyncClient) -> dict[str, str]:
     """The header that a script of ours would send."""
     token = client.cookies.get("__Host-csrf") or client.cookies.get("csrf") or ""
     return {"X-CSRF-Token": token}
+
+
+@asynccontextmanager
+async def telling(database: str = "sqlite://", **options: Any) -> AsyncGenerator[Story, None]:
+    """A story, with the settings of the environment that a fixture chose."""
+    options.setdefault("environ", ENVIRON)
+    async with testing.telling(database, **options) as story:
+        yield story
 
 
 @asynccontextmanager

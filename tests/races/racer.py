@@ -6,6 +6,7 @@ status and the body of each answer.
 
 import asyncio
 import json
+import os
 import sys
 
 from fastapi import FastAPI
@@ -23,7 +24,7 @@ async def deliver_nothing(_: Mail) -> bool:
 
 
 async def race(url: str, secret: str) -> None:
-    auth = Watchword(url, environment="development", secret=Secret(secret), environ={})
+    auth = Watchword(url, environment="development", secret=Secret(secret), environ=os.environ)
     Mail.deliver_due = deliver_nothing  # type: ignore[method-assign]
     app = FastAPI()
     auth.install(app)

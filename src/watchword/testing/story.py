@@ -139,6 +139,7 @@ async def telling(
     *,
     features: Sequence[Feature[Any]] | None = None,
     app: FastAPI | None = None,
+    environ: Mapping[str, str] | None = None,
     **options: Any,
 ) -> AsyncGenerator[Story]:
     """Start an App for a story and stop it afterwards.
@@ -147,6 +148,7 @@ async def telling(
         database: a fresh one.
         features: instead of `standard()`; mail goes to the story's outbox either way.
         app: the app to install into.
+        environ: settings as the environment would give them; this process's own counts for nothing.
         options: further `CoreSettings`.
     """
     outbox, clock = Outbox(), MovableClock(datetime.now(UTC))
@@ -156,7 +158,7 @@ async def telling(
         chosen.append(mail(sender=outbox))
     options.setdefault("environment", "development")
     options.setdefault("secret", generate_secret())
-    auth = Watchword(database, features=chosen, clock=clock, environ={}, **options)
+    auth = Watchword(database, features=chosen, clock=clock, environ=environ or {}, **options)
     app = app or FastAPI()
     auth.install(app)
     async with auth.running(), client_of(app) as client:

@@ -23,8 +23,8 @@ from watchword.features.mail import EmailSender, Mail, MailSettings, Message, Ou
 from watchword.features.mail.events import MailQueued, MailUndeliverable
 from watchword.kernel.events import Events
 from watchword.kernel.ports import ComposedMail, MailRequest
+from watchword.starting import driver_of as open_driver
 from watchword.storage.store import Driver, Store
-from watchword.stores.sql import driver as open_driver
 from watchword.testing.clock import MovableClock
 
 START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)

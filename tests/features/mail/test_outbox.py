@@ -18,8 +18,8 @@ from watchword.features.mail.events import MailQueued
 from watchword.features.mail.service import Bell
 from watchword.kernel.errors import MailUnavailable
 from watchword.kernel.events import Events
+from watchword.starting import driver_of as open_driver
 from watchword.storage.store import Driver, Paging, Store
-from watchword.stores.sql import driver as open_driver
 from watchword.testing.clock import MovableClock
 
 pytestmark = [pytest.mark.invariant("I-12")]
@@ -364,7 +364,7 @@ from watchword.features.mail import Mail, MailSettings, OutboxMail
 from watchword.kernel.events import Events
 from watchword.kernel.ports import ComposedMail
 from watchword.storage.store import Store
-from watchword.stores.sql import driver as open_driver
+from watchword.starting import driver_of as open_driver
 from watchword.testing.clock import MovableClock
 
 url, package, sent, now = sys.argv[1:]

@@ -138,8 +138,8 @@ def test_addresses_are_compared_folded(written: str, key: str) -> None:
 
 
 @pytest.fixture
-async def engine(database_url: str) -> AsyncEngine:
-    scheme, _, rest = database_url.partition("://")
+async def engine(sql_database_url: str) -> AsyncEngine:
+    scheme, _, rest = sql_database_url.partition("://")
     dialect = "sqlite+aiosqlite" if scheme == "sqlite" else "postgresql+asyncpg"
     return create_async_engine(f"{dialect}://{rest}")
 
@@ -153,9 +153,9 @@ async def boats(engine: AsyncEngine) -> int:
 
 @pytest.mark.invariant("I-04")
 async def test_a_user_and_the_apps_own_rows_commit_together(
-    database_url: str, engine: AsyncEngine
+    sql_database_url: str, engine: AsyncEngine
 ) -> None:
-    async with telling(database_url) as story:
+    async with telling(sql_database_url) as story:
         heard = listening(story)
         async with engine.begin() as connection:
             await connection.execute(text("CREATE TABLE boats (owner VARCHAR(64))"))
@@ -172,9 +172,9 @@ async def test_a_user_and_the_apps_own_rows_commit_together(
 
 @pytest.mark.invariant("I-04")
 async def test_a_user_and_the_apps_own_rows_go_together(
-    database_url: str, engine: AsyncEngine
+    sql_database_url: str, engine: AsyncEngine
 ) -> None:
-    async with telling(database_url) as story:
+    async with telling(sql_database_url) as story:
         heard = listening(story)
         async with engine.begin() as connection:
             await connection.execute(text("CREATE TABLE boats (owner VARCHAR(64))"))

@@ -24,6 +24,7 @@ from watchword.kernel.errors import (
 )
 from watchword.kernel.ids import new_id
 from watchword.kernel.ports import Registrations, SignInGuard
+from watchword.storage.errors import Conflict
 from watchword.storage.store import Store, where
 
 _log = logging.getLogger("watchword.passwords")
@@ -212,9 +213,19 @@ class Passwords:
             await self._failed(user, "wrong_password")
             raise InvalidCredentials(note="password change")
         hashed = await self.hasher.hash(normal(new))
+        try:
+            await self._replace(user, stored, hashed, keep_session)
+        except Conflict as error:
+            raise InvalidCredentials(note="changed meanwhile") from error
+
+    async def _replace(
+        self, user: User, stored: Password, hashed: str, keep_session: str | None
+    ) -> None:
+        """Only over the epoch and the hash that were checked: of two changes at once one fails."""
         async with self.store.transaction() as tx:
-            async with self.users.ending(user.id, why="password_changed", within=tx) as ending:
-                # Only over the hash that was checked: of two changes at once one fails.
+            async with self.users.ending(
+                user.id, why="password_changed", was=user.epoch, within=tx
+            ) as ending:
                 changed = await tx.update(
                     Password,
                     where(user_id=user.id, hash=stored.hash),
@@ -222,7 +233,7 @@ class Passwords:
                     set_at=self.clock.now(),
                 )
                 if changed is None:
-                    raise InvalidCredentials(note="changed meanwhile")
+                    raise Conflict("hash")
             if keep_session is not None:
                 await self._keep(keep_session, user, ending, tx)
             await self._announce_change(tx, user.id, "change")

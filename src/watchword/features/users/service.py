@@ -219,19 +219,20 @@ class Users(Generic[U]):
             transaction.
         """
         async with (within or self.store).transaction() as tx:
-            user = await tx.update(
-                self.kind, where(id=user_id), epoch=plus(1), updated_at=self.clock.now()
-            )
-            if user is None:
-                raise UserNotFound
-            await tx.announce(
-                UserEnded(realm=tx.realm, at=self.clock.now(), user_id=user_id, why=why)
-            )
+            return await self._end(tx, user_id, why=why, was=None)
+
+    async def _end(self, tx: Store, user_id: str, *, why: str, was: int | None) -> int:
+        now = self.clock.now()
+        still = {} if was is None else {"epoch": was}
+        user = await tx.update(self.kind, where(id=user_id, **still), epoch=plus(1), updated_at=now)
+        if user is None:
+            raise UserNotFound if was is None else Conflict("epoch")
+        await tx.announce(UserEnded(realm=tx.realm, at=now, user_id=user_id, why=why))
         return user.epoch
 
     @asynccontextmanager
     async def ending(
-        self, user_id: str, *, why: str, within: Store | None = None
+        self, user_id: str, *, why: str, was: int | None = None, within: Store | None = None
     ) -> AsyncGenerator[Ending]:
         """End all that began before, around a change of what proves the user (I-01).
 
@@ -239,25 +240,32 @@ class Users(Generic[U]):
         after: a sign-in that checked the old password in between is dead at birth. Should this
         process stop in the middle, a worker raises it (`finish`).
 
+        Args:
+            user_id: whose.
+            why: for the event.
+            was: the epoch that the change rests on, if it does; of two at once one is made.
+            within: the transaction.
+
         Yields:
             Its `epoch` is final after the block.
 
         Raises:
             UserNotFound
+            Conflict: the epoch is not `was` any more; nothing happened.
         """
         async with (within or self.store).transaction() as tx:
             if tx.is_transactional:
-                yield Ending(await self.end_all(user_id, why=why, within=tx))
+                yield Ending(await self._end(tx, user_id, why=why, was=was))
                 return
             intent = await self._intend(tx, "end", user_id)
             try:
-                ending = Ending(await self.end_all(user_id, why=why, within=tx))
+                ending = Ending(await self._end(tx, user_id, why=why, was=was))
                 try:
                     yield ending
                 finally:
                     ending.epoch = await self._raise(tx, user_id)
                     ending.raises = 2
-            except UserNotFound:
+            except (Conflict, UserNotFound):
                 await tx.take(UserIntent, id=intent)
                 raise
             await tx.take(UserIntent, id=intent)
