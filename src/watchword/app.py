@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from enum import Enum
@@ -46,6 +46,7 @@ from watchword.storage.store import Driver, Store
 
 _log = logging.getLogger("watchword")
 
+_BATCH = 500  # records deleted at once
 _COHERENT_AGE = timedelta(seconds=30)  # I-06
 _INCOHERENT_AGE = timedelta(seconds=2)
 
@@ -422,13 +423,30 @@ class App:
         return jobs
 
     async def _tidy(self) -> bool:
-        """Delete what is past its time; correctness never waits for it (I-05)."""
+        """Delete a batch of what is past its time; correctness never waits for it (I-05)."""
         more = False
-        for kind in self.records:
-            if schema_of(kind).expires is not None:
-                deleted = await self.store.expire(kind, now=self.clock.now(), limit=500)
-                more = more or deleted >= 500
+        for kind in self._expiring():
+            deleted = await self.store.expire(kind, now=self.clock.now(), limit=_BATCH)
+            more = more or deleted >= _BATCH
         return more
+
+    async def purge(self) -> dict[str, int]:
+        """Delete all that is past its time, in batches; how many, by the record's name.
+
+        Raises:
+            StoreUnavailable
+        """
+        now = self.clock.now()
+        deleted: dict[str, int] = {}
+        for kind in self._expiring():
+            name = schema_of(kind).name
+            deleted[name] = 0
+            while batch := await self.store.expire(kind, now=now, limit=_BATCH):
+                deleted[name] += batch
+        return deleted
+
+    def _expiring(self) -> Iterator[type]:
+        return (kind for kind in self.records if schema_of(kind).expires is not None)
 
     # Its place in a web application
 

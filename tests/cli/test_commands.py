@@ -27,7 +27,10 @@ def create(folder: Folder, *options: str, email: str = ADA, password: str = PASS
 @pytest.mark.slow
 def test_help_names_every_command(folder: Folder) -> None:
     text = folder.script("--help").stdout
-    for name in ("serve", "dev", "migrate", "config", "users", "secret"):
+    for name in (
+        *("serve", "dev", "worker", "migrate", "config", "users", "tokens", "secret"),
+        *("import", "export"),
+    ):
         assert name in text
         assert folder.run(name, "--help").stdout.count("\n") > 3
 
