@@ -14,6 +14,7 @@ from tests.stores.opened import opened, store_of
 from watchword.kernel.events import Events
 from watchword.kernel.principal import Subject
 from watchword.storage.errors import Conflict
+from watchword.storage.feed import Change
 from watchword.storage.store import Store, plus, where
 from watchword.testing.contract import TicketSold
 from watchword.testing.racer import NOW, RECORDS, Ticket, ticket
@@ -42,10 +43,10 @@ class Shop:
 
 
 @pytest.fixture
-async def shop(database_url: str) -> AsyncGenerator[Shop, None]:
+async def shop(sql_database_url: str) -> AsyncGenerator[Shop, None]:
     events = Events()
-    async with opened(database_url, RECORDS) as made:
-        scheme, _, rest = database_url.partition("://")
+    async with opened(sql_database_url, (*RECORDS, Change)) as made:
+        scheme, _, rest = sql_database_url.partition("://")
         dialect = "sqlite+aiosqlite" if scheme == "sqlite" else "postgresql+asyncpg"
         engine = create_async_engine(f"{dialect}://{rest}")
         async with engine.begin() as connection:
@@ -172,7 +173,7 @@ async def test_a_conflict_as_first_statement_does_not_commit_what_follows(shop: 
 
 @pytest.mark.parametrize("kind", ["connection", "session"])
 async def test_a_commit_that_postgres_turns_into_a_rollback_runs_no_hook(
-    shop: Shop, database_url: str, kind: str
+    shop: Shop, sql_database_url: str, kind: str
 ) -> None:
     async with caller(shop, kind) as own:
         await sell(shop.store, own, 1)
@@ -180,7 +181,7 @@ async def test_a_commit_that_postgres_turns_into_a_rollback_runs_no_hook(
             await own.execute(text("SELECT * FROM nowhere"))
         await own.commit()
     # SQLite undoes the failed statement alone; PostgreSQL gave up the transaction.
-    kept = 1 if database_url.startswith("sqlite") else 0
+    kept = 1 if sql_database_url.startswith("sqlite") else 0
     assert await shop.store.count(Ticket) == kept
     assert shop.heard == [1] * kept
 
@@ -304,7 +305,7 @@ async def test_a_joined_commit_evicts_whomever_it_makes_untrue_before_any_hook(
 
 @pytest.mark.parametrize("kind", ["connection", "session"])
 async def test_a_commit_that_fails_evicts_but_runs_no_hook_and_raises_as_ever(
-    shop: Shop, database_url: str, kind: str
+    shop: Shop, sql_database_url: str, kind: str
 ) -> None:
     evicted: list[tuple[Subject, ...]] = []
     shop.store.events.evict_with(evicted.append)
@@ -312,7 +313,7 @@ async def test_a_commit_that_fails_evicts_but_runs_no_hook_and_raises_as_ever(
     async with shop.engine.begin() as connection:
         await connection.execute(text(f"CREATE TABLE bills (of_order INTEGER {later})"))
     async with caller(shop, kind) as own:
-        if database_url.startswith("sqlite"):
+        if sql_database_url.startswith("sqlite"):
             await own.execute(text("PRAGMA foreign_keys = ON"))
         await own.execute(text("INSERT INTO bills VALUES (7)"))
         joined = shop.store.joining(own)

@@ -2,7 +2,14 @@
 
 from watchword.kernel.errors import StoreUnavailable
 
-__all__ = ["Conflict", "SchemaBehind", "SchemaNewer", "StoreUnavailable"]
+__all__ = [
+    "Conflict",
+    "FaultyRows",
+    "Referenced",
+    "SchemaBehind",
+    "SchemaNewer",
+    "StoreUnavailable",
+]
 
 
 class Conflict(Exception):
@@ -11,6 +18,13 @@ class Conflict(Exception):
     def __init__(self, field: str) -> None:
         super().__init__(f"a record with this {field} exists")
         self.field = field
+
+
+class Referenced(ValueError):
+    """A foreign key of the application's own forbids it: other rows point at this one."""
+
+    def __init__(self) -> None:
+        super().__init__("a foreign key of the application's own forbids it")
 
 
 class SchemaBehind(Exception):
@@ -22,6 +36,19 @@ class SchemaBehind(Exception):
             "(`watchword migrate --plan` shows what it will do)"
         )
         self.plan = plan
+
+
+class FaultyRows(SchemaBehind):
+    """Rows of an adopted table cannot be users; nothing was changed because of them.
+
+    `plan` says how many and which, by id: never what they hold.
+    """
+
+    def __init__(self, plan: tuple[str, ...]) -> None:
+        super().__init__(plan)
+        found = "\n".join(f"  - {each}" for each in plan)
+        remedy = "mend them, or let them be nobody's with `watchword migrate --skip-faulty`"
+        self.args = (f"rows that cannot be users; {remedy}:\n{found}",)
 
 
 class SchemaNewer(Exception):

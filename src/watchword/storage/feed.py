@@ -15,7 +15,7 @@ KEPT_FOR: Final = timedelta(minutes=10)
 """How long a change row stays. A follower that was away longer starts anew, its cache empty."""
 
 
-@record(name="change", key=("id",), indexes=(("expires_at",),), expires="expires_at")
+@record(name="change", key=("id",), expires="expires_at")
 class Change:
     """Something that a cache may hold became untrue."""
 

@@ -25,6 +25,7 @@ from watchword.kernel.secrets import Digest
 R = TypeVar("R")
 
 ColumnKind = Literal["text", "integer", "boolean", "instant", "duration", "bytes", "json"]
+Ids = Literal["text", "integer", "uuid"]
 
 
 class Frozen(dict[str, Any]):
@@ -59,8 +60,33 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Adoption:
+    """A table of the application's own whose rows are these records.
+
+    Its rows are older than us and its columns are its owner's: we only add columns, and fill
+    those. A row is pending while its `derived` field holds nothing; a row from which it cannot
+    be derived is faulty.
+    """
+
+    table: str  # PostgreSQL: with its schema, where that is not on the search path
+    columns: Mapping[str, str]  # field to the owner's column; all other fields become our columns
+    ids: Ids  # what the key's column holds
+    realm: str  # of every row that we did not insert
+    derived: str  # the field that is computed when a row is adopted, the last of a unique key
+    source: str  # from this field
+    derive: Callable[[str], str]  # by this; raises ValueError
+    fill: Callable[[], Mapping[str, object]]  # our fields of one pending row, if they are empty
+    reset: Mapping[str, object]  # our fields of a row whose derived field is computed
+    raised: str  # our number that every adoption raises
+    absent: Mapping[str, object]  # what a field holds whose column holds nothing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Schema:
-    """What a driver derives a table or a collection from. `realm` leads every key (I-11)."""
+    """What a driver derives a table or a collection from. `realm` leads every key (I-11).
+
+    A driver that knows no tables of others refuses a record with an `adoption`.
+    """
 
     name: str
     columns: Mapping[str, Column]
@@ -68,6 +94,17 @@ class Schema:
     unique: tuple[tuple[str, ...], ...]
     indexes: tuple[tuple[str, ...], ...]
     expires: str | None
+    adoption: Adoption | None = None
+
+    @property
+    def table(self) -> str | None:
+        """The application's own table that holds these records; None: one of ours does."""
+        return None if self.adoption is None else self.adoption.table
+
+    @property
+    def stored_as(self) -> Mapping[str, str]:
+        """The owner's column of each field that was mapped."""
+        return {} if self.adoption is None else self.adoption.columns
 
     def pins(self, names: frozenset[str]) -> bool:
         """Do equalities on these fields match at most one record?"""
@@ -82,6 +119,7 @@ def record(
     unique: tuple[tuple[str, ...], ...] = (),
     indexes: tuple[tuple[str, ...], ...] = (),
     expires: str | None = None,
+    adoption: Adoption | None = None,
 ) -> Callable[[type[R]], type[R]]:
     """Make a class a record; all names are without `realm`, which is put first everywhere.
 
@@ -102,6 +140,7 @@ def record(
             unique=led,
             indexes=tuple(("realm", *names) for names in indexes),
             expires=expires,
+            adoption=adoption,
         )
         for names in (schema.key, *schema.unique, *schema.indexes):
             for field in names:

@@ -99,8 +99,12 @@ class Verbs(Protocol):
     Raises `Conflict` where named and `StoreUnavailable` when the database cannot be reached.
     """
 
-    async def insert(self, record: object) -> None:
-        """Add a record. Raises Conflict(field) if a key or a unique key is taken."""
+    async def insert(self, record: object) -> object:
+        """Add a record. Raises Conflict(field) if a key or a unique key is taken.
+
+        Returns:
+            The record as it stands, where the database gave it its key; else nothing.
+        """
         ...
 
     async def get(self, kind: type[R], conditions: Conditions) -> R | None:
@@ -222,8 +226,18 @@ class Driver(Protocol):
         """What `migrate` would do, one statement each; empty if there is nothing to do."""
         ...
 
-    async def migrate(self, records: Sequence[type]) -> tuple[str, ...]:
-        """Bring the schema up to these records, under a lock; what was done."""
+    async def migrate(
+        self, records: Sequence[type], *, skip_faulty: bool = False
+    ) -> tuple[str, ...]:
+        """Bring the schema up to these records, under a lock; what was done.
+
+        Args:
+            records: all that there are.
+            skip_faulty: rows of an adopted table that cannot be users become nobody's.
+
+        Raises:
+            FaultyRows, SchemaNewer, StoreUnavailable
+        """
         ...
 
 
@@ -284,15 +298,16 @@ class Store:
         """The same database for another realm. Only this verb crosses realms (I-11)."""
         return replace(self, realm=realm)
 
-    async def insert(self, record: object) -> None:
-        """Add a record.
+    async def insert(self, record: R) -> R:
+        """Add a record; as it stands then: an application's own table may give it its key.
 
         Raises:
             Conflict: a unique key is taken; never check first.
         """
         if getattr(record, "realm", None) != self.realm:
             raise ValueError(f"{type(record).__name__} belongs to another realm")
-        await self._verbs_of(type(record)).insert(record)
+        stored = await self._verbs_of(type(record)).insert(record)
+        return record if stored is None else cast("R", stored)
 
     async def get(self, kind: type[R], /, **conditions: object) -> R | None:
         """The record that a key or a unique key names, if the other conditions hold too."""

@@ -80,10 +80,14 @@ async def test_a_worker_raises_the_epoch_for_whoever_stopped_in_the_middle(
         async def stop(*_: object, **__: object) -> int:
             raise Stopped
 
-        with monkeypatch.context() as patched, pytest.raises(Stopped):
-            patched.setattr(type(story.auth.users), "_raise", stop)
+        async def half() -> None:
             async with story.auth.users.ending(user.id, why="tested"):
                 pass
+
+        with monkeypatch.context() as patched:
+            patched.setattr(type(story.auth.users), "_raise", stop)
+            with pytest.raises(Stopped):
+                await half()
         between = (await story.log_in())["access_token"]
         story.clock.advance(LATER)
         await story.auth.users.finish()

@@ -160,7 +160,7 @@ class Transfer:
         self, arrivals: Sequence[Arrival], refusals: list[Refusal], tally: Tally
     ) -> list[Arrival]:
         """Write them together, or each alone if somebody came between; who was written."""
-        if self.store.driver.is_transactional:
+        if self.store.is_transactional:
             try:
                 async with self.store.transaction() as tx:
                     for each in arrivals:
@@ -183,28 +183,46 @@ class Transfer:
         return written
 
     async def _add(self, tx: Store, arrival: Arrival) -> None:
-        user = arrival.user
-        if arrival.hash is not None:
-            password = Password(
-                realm=user.realm, user_id=user.id, hash=arrival.hash, set_at=user.created_at
-            )
-            try:
-                await tx.insert(password)
-            except Conflict:
-                # Left by a run that was stopped, where there are no transactions; never somebody's.
-                if await tx.get(self.users.kind, id=user.id) is not None:
-                    raise
-                await tx.put(password)
-        await tx.insert(user)
-        await tx.announce(
-            UserRegistered(
-                realm=user.realm,
-                at=self.clock.now(),
-                user_id=user.id,
-                email=user.email,
-                by_themselves=False,
-            )
+        """Write a user and their password; the user last, who decides (DESIGN, transaction)."""
+        user, password = arrival.user, _password_of(arrival)
+        if password is not None:
+            await self._add_password(tx, password)
+        try:
+            await tx.insert(user)
+        except Conflict:
+            if password is not None and not tx.is_transactional:
+                await tx.take(Password, user_id=user.id, hash=password.hash)
+            raise
+        registered = UserRegistered(
+            realm=user.realm,
+            at=self.clock.now(),
+            user_id=user.id,
+            email=user.email,
+            by_themselves=False,
         )
+        try:
+            await tx.announce(registered)
+        except UserAlreadyExists:  # a partner keeps the address for somebody
+            if not tx.is_transactional:
+                await tx.take(self.users.kind, id=user.id)
+                await tx.take(Password, user_id=user.id)
+            raise
+
+    async def _add_password(self, tx: Store, password: Password) -> None:
+        # Where writes stand at once, a hash must not become the way in of somebody who took the
+        # id meanwhile.
+        if not tx.is_transactional and await self._is_somebody(tx, password.user_id):
+            raise Conflict("id")
+        try:
+            await tx.insert(password)
+        except Conflict:
+            # Left by a run that was stopped, where there are no transactions; never somebody's.
+            if await self._is_somebody(tx, password.user_id):
+                raise
+            await tx.put(password)
+
+    async def _is_somebody(self, tx: Store, user_id: str) -> bool:
+        return await tx.get(self.users.kind, id=user_id) is not None
 
     async def give_out(self, *, hashes: bool = False) -> AsyncGenerator[list[dict[str, Any]]]:
         """All users, the oldest first, a page at a time, as what `bring_in` reads."""
@@ -256,6 +274,13 @@ def _once(seen: Seen, arrival: Arrival) -> Arrival:
     if arrival.has_id:
         seen.add(own)
     return arrival
+
+
+def _password_of(arrival: Arrival) -> Password | None:
+    user = arrival.user
+    if arrival.hash is None:
+        return None
+    return Password(realm=user.realm, user_id=user.id, hash=arrival.hash, set_at=user.created_at)
 
 
 def _count(tally: Tally, arrivals: Sequence[Arrival]) -> None:

@@ -19,6 +19,7 @@ from watchword.kernel.errors import (
     InvalidToken,
     NotAuthenticated,
     NotFresh,
+    UserInUse,
 )
 from watchword.kernel.principal import Identity
 
@@ -50,7 +51,7 @@ def routes(users: Users[Any], mounting: Mounting) -> None:
     @router.delete(
         "/me",
         status_code=204,
-        responses=documented(NotAuthenticated, NotFresh, CsrfRefused),
+        responses=documented(NotAuthenticated, NotFresh, CsrfRefused, UserInUse),
         dependencies=[requires(fresh=FRESH_FOR)],
     )
     async def delete_me(identity: CurrentIdentity) -> Response:

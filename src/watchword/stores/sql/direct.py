@@ -19,9 +19,11 @@ from sqlalchemy import Dialect, Select, bindparam, select
 from watchword.kernel.errors import StoreUnavailable
 from watchword.storage.record import ColumnKind, Schema, schema_of
 from watchword.storage.store import Comparison, Conditions
+from watchword.stores.sql.adopted import Tables
 from watchword.stores.sql.engine import Target, connected, pragmas, require
 from watchword.stores.sql.faults import is_lost, translated
-from watchword.stores.sql.tables import decode, encode, table_of
+from watchword.stores.sql.forms import Form
+from watchword.stores.sql.tables import Stored, absent, compared, decode, encode
 
 R = TypeVar("R")
 Shape = tuple[type, tuple[tuple[str, str], ...]]
@@ -32,8 +34,8 @@ class Lookup:
     """A compiled look-up: its text, what each parameter is, how a row becomes a record."""
 
     text: str
-    parameters: tuple[tuple[str, ColumnKind], ...]  # field and kind, in the text's order
-    columns: tuple[tuple[str, Callable[[Any], Any] | None], ...]
+    parameters: tuple[tuple[str, ColumnKind, Form], ...]  # field, kind, form, in the text's order
+    columns: tuple[tuple[str, Callable[[Any], Any] | None, Any], ...]  # the last: for nothing
 
 
 class Reader(Protocol):
@@ -51,7 +53,8 @@ class Reader(Protocol):
 class Lookups:
     """`get` outside a transaction, for equality and order conditions."""
 
-    def __init__(self, dialect: Dialect, reader: Reader) -> None:
+    def __init__(self, dialect: Dialect, reader: Reader, tables: Tables) -> None:
+        self._tables = tables
         self._dialect = dialect
         self._postgres = dialect.name == "postgresql"
         self._reader = reader
@@ -65,8 +68,8 @@ class Lookups:
             lookup = self._known[shape] = self._compile(kind, shape[1])
         postgres = self._postgres
         values = tuple(
-            encode(field_kind, bare(conditions[name]), postgres=postgres)
-            for name, field_kind in lookup.parameters
+            encode(field_kind, bare(conditions[name]), postgres=postgres, form=form)
+            for name, field_kind, form in lookup.parameters
         )
         try:
             row = await self._reader.fetch(lookup.text, values)
@@ -79,15 +82,17 @@ class Lookups:
                 return None
             return kind(
                 **{
-                    name: value if convert is None or value is None else convert(value)
-                    for (name, convert), value in zip(lookup.columns, row, strict=True)
+                    name: (
+                        nothing if value is None else value if convert is None else convert(value)
+                    )
+                    for (name, convert, nothing), value in zip(lookup.columns, row, strict=True)
                 }
             )
         raise fault  # outside the handler: the cause may quote values
 
     def _compile(self, kind: type, shape: tuple[tuple[str, str], ...]) -> Lookup:
         schema = schema_of(kind)
-        table = table_of(kind)
+        table = self._tables.of(kind)
         statement: Select[Any] = select(*(table.c[name] for name in schema.columns))
         for name, operator in shape:
             column = table.c[name]
@@ -95,14 +100,21 @@ class Lookups:
                 statement = statement.where(column.is_(None))
             else:
                 bound = bindparam(name, type_=column.type)
-                statement = statement.where(column.op(operator, is_comparison=True)(bound))
+                there = compared(column, bound)
+                seen = compared(column)
+                statement = statement.where(seen.op(operator, is_comparison=True)(there))
         compiled: Any = statement.compile(dialect=self._dialect)
         order = cast("list[str]", compiled.positiontup or [])
         return Lookup(
             str(compiled),
-            tuple((name, schema.columns[name].kind) for name in order),
+            tuple((name, schema.columns[name].kind, _form(table.c[name])) for name in order),
             tuple(
-                (name, _converter(schema, name, postgres=self._postgres)) for name in schema.columns
+                (
+                    name,
+                    _converter(schema, name, postgres=self._postgres, form=_form(table.c[name])),
+                    absent(schema, column),
+                )
+                for name, column in schema.columns.items()
             ),
         )
 
@@ -128,9 +140,23 @@ def bare(value: object) -> object:
     return value.value if isinstance(value, Comparison) else value
 
 
-def _converter(schema: Schema, name: str, *, postgres: bool) -> Callable[[Any], Any] | None:
+def _form(column: Any) -> Form:
+    return cast("Stored", column.type).form
+
+
+def _converter(
+    schema: Schema, name: str, *, postgres: bool, form: Form
+) -> Callable[[Any], Any] | None:
     column = schema.columns[name]
     revive, kind = column.revive, column.kind
+    if form != "own":
+        nothing = absent(schema, column)
+
+        def read(value: Any) -> Any:
+            found = decode(kind, value, form=form)
+            return nothing if found is None else found
+
+        return read
     if kind in ("text", "integer", "bytes") or (postgres and kind in ("instant", "boolean")):
         return revive
     if revive is None:

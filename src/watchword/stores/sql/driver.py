@@ -4,20 +4,28 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, Final, TypeVar
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, MetaData, text
 
+from watchword.storage.errors import Conflict, FaultyRows
 from watchword.storage.feed import Feed
 from watchword.storage.store import Conditions, Verbs
 from watchword.stores.sql import joining, migrate
+from watchword.stores.sql.adopted import Survey, Tables, look, survey
 from watchword.stores.sql.direct import Lookups, PostgresReader, SqliteReader, suits
 from watchword.stores.sql.engine import Pool, Target, parse
 from watchword.stores.sql.faults import translated
+from watchword.stores.sql.feed import SqlFeed
+from watchword.stores.sql.migrate import Difference
+from watchword.stores.sql.tables import tables_into
 from watchword.stores.sql.verbs import Fixed, SqlVerbs
 
 R = TypeVar("R")
 T = TypeVar("T")
+
+_TRIES: Final = 5  # of a batch of adopted rows
 
 
 def driver(url: str, **options: object) -> "SqlDriver":
@@ -38,6 +46,8 @@ class SqlDriver:
     def __init__(self, target: Target) -> None:
         self._target = target
         self._pool = Pool(target)
+        self._feed = SqlFeed(self._pool)
+        self._tables = Tables()
         self._commits = joining.Commits()
         self._lookups: Lookups | None = None
         if target.backend == "postgresql":
@@ -46,8 +56,8 @@ class SqlDriver:
             # In memory there is one connection, which look-ups must take turns on.
             self._reader = None if target.in_memory else SqliteReader(target)
         if self._reader is not None:
-            self._lookups = Lookups(self._pool.engine.dialect, self._reader)
-        self._verbs = _Autonomous(self._pool, self._lookups)
+            self._lookups = Lookups(self._pool.engine.dialect, self._reader, self._tables)
+        self._verbs = _Autonomous(self._pool, self._tables, self._lookups)
 
     @property
     def is_transactional(self) -> bool:
@@ -57,7 +67,7 @@ class SqlDriver:
     @property
     def feed(self) -> Feed | None:
         """The change feed."""
-        return None
+        return self._feed
 
     @property
     def verbs(self) -> Verbs:
@@ -75,7 +85,7 @@ class SqlDriver:
                     return connection
 
                 outside = False
-                yield SqlVerbs(Fixed(itself, self._pool.run))
+                yield SqlVerbs(Fixed(itself, self._pool.run), self._tables)
                 outside = True
         except Exception as error:
             fault = translated(error) if outside else None
@@ -91,7 +101,7 @@ class SqlDriver:
 
     def joined(self, connection: Any) -> Verbs:
         """Verbs that write through a caller's own connection and leave the commit to it."""
-        return joining.joined(connection)
+        return joining.joined(connection, self._tables)
 
     async def after_commit(
         self,
@@ -108,9 +118,13 @@ class SqlDriver:
     async def open(self, records: Sequence[type]) -> None:
         """Connect and compare the schema; create it in an empty database, under a lock.
 
+        A table of somebody else's is not changed here, only by `migrate`.
+
         Raises:
+            ConfigurationError: such a table is not fit.
             SchemaBehind, SchemaNewer, StoreUnavailable
         """
+        self._tables.know(await self._look(lambda connection: look(connection, records)))
         if not await self._look(lambda connection: migrate.check(connection, records)):
             await self._change(lambda connection: migrate.create(connection, records))
 
@@ -124,13 +138,83 @@ class SqlDriver:
         """Ask the database for a sign of life. Raises StoreUnavailable."""
         await self._look(lambda connection: connection.execute(text("SELECT 1")))
 
+    def tables_into(self, metadata: MetaData, records: Sequence[type]) -> None:
+        """Add the tables of these records to a caller's MetaData, for its own Alembic."""
+        tables_into(metadata, records, backend=self._target.backend)
+
     async def plan(self, records: Sequence[type]) -> tuple[str, ...]:
         """What `migrate` would do, one statement each; empty if there is nothing to do."""
-        return await self._look(lambda c: tuple(migrate.compare(c, records).texts))
+        difference = await self._look(lambda connection: migrate.compare(connection, records))
+        surveys = await self._survey(difference)
+        faulty = migrate.faults(difference, surveys)
+        return (*difference.plan(surveys), *(f"-- cannot be users: {each}" for each in faulty))
 
-    async def migrate(self, records: Sequence[type]) -> tuple[str, ...]:
-        """Bring the schema up to these records, under a lock; what was done."""
-        return await self._change(lambda connection: migrate.apply(connection, records))
+    async def migrate(
+        self, records: Sequence[type], *, skip_faulty: bool = False
+    ) -> tuple[str, ...]:
+        """Bring the schema up to these records, under a lock; what was done.
+
+        Args:
+            records: all that there are.
+            skip_faulty: rows of an adopted table that cannot be users become nobody's.
+
+        Raises:
+            ConfigurationError, FaultyRows: nothing was changed.
+            SchemaNewer, StoreUnavailable
+        """
+        difference = await self._look(lambda connection: migrate.compare(connection, records))
+        if not difference.adopted:
+            return await self._change(lambda connection: migrate.apply(connection, records))
+        surveys = await self._survey(difference)
+        faulty = migrate.faults(difference, surveys)
+        if faulty and not skip_faulty:
+            raise FaultyRows(faulty)
+        done = difference.plan(surveys)
+        if done:
+            await self._change(lambda connection: migrate.apply(connection, records))
+            for each, said in zip(difference.adopted, surveys, strict=True):
+                await self._fill(records, each.kind, said.faulty)
+            await self._change(lambda c: migrate.finish_all(c, records, skip_faulty=skip_faulty))
+        self._tables.know(await self._look(lambda connection: look(connection, records)))
+        return (*done, *(f"-- nobody's: {each}" for each in faulty))
+
+    async def _survey(self, difference: Difference) -> list[Survey]:
+        """Look at all rows of adopted tables that are pending; as long as it takes."""
+
+        def step(connection: Connection) -> list[Survey]:
+            return [survey(connection, each) for each in difference.adopted]
+
+        if not difference.adopted:
+            return []
+        if self._target.backend == "postgresql":
+            return await self._change(step)  # a temporary table lives on one connection
+        try:
+            async with self._pool.connection(writes=False) as connection:
+                return await self._pool.run(connection.run_sync(step))
+        except Exception as error:
+            fault = translated(error)
+            if fault is None:
+                raise
+        raise fault
+
+    async def _fill(self, records: Sequence[type], kind: type, faulty: set[str]) -> None:
+        after: str | None = None
+        tries = 0
+        while True:
+            try:
+                after = await self._change(
+                    partial(
+                        migrate.fill_batch, records=records, kind=kind, faulty=faulty, after=after
+                    )
+                )
+            except (Conflict, ValueError):  # somebody signed up with such an address meanwhile
+                tries += 1
+                if tries == _TRIES:
+                    raise
+                continue
+            tries = 0
+            if after is None:
+                return
 
     async def _look(self, step: Callable[[Connection], T]) -> T:
         try:
@@ -162,8 +246,8 @@ class SqlDriver:
 class _Autonomous(SqlVerbs):
     """Verbs that commit by themselves; plain look-ups take the short way."""
 
-    def __init__(self, pool: Pool, lookups: Lookups | None) -> None:
-        super().__init__(pool, reads_again=True)
+    def __init__(self, pool: Pool, tables: Tables, lookups: Lookups | None) -> None:
+        super().__init__(pool, tables, reads_again=True)
         self._lookups = lookups
 
     async def get(self, kind: type[R], conditions: Conditions) -> R | None:

@@ -96,13 +96,14 @@ def require(module: str, extra: str) -> Any:
         ) from error
 
 
-async def connected(asyncpg: Any, target: Target) -> Any:
+async def connected(asyncpg: Any, target: Target, **options: Any) -> Any:
     """Connect to PostgreSQL, and only to a primary: it decides (I-19)."""
     connection = await asyncpg.connect(
         dsn=target.dsn,
         timeout=CONNECT_TIMEOUT,
         command_timeout=target.command_timeout,
         server_settings={"application_name": "watchword"},
+        **options,
     )
     try:
         if await connection.fetchval("SELECT pg_is_in_recovery()"):
@@ -206,7 +207,9 @@ def pragmas(target: Target) -> tuple[str, ...]:
     with them a session that was ended or a code that was spent.
     """
     busy = f"PRAGMA busy_timeout = {int(target.busy_timeout * 1000)}"
-    return (busy, "PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL")
+    # An adopted table may be pointed at by its owner's others; ours point at nothing.
+    keys = "PRAGMA foreign_keys = ON"
+    return (busy, "PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL", keys)
 
 
 class Queue:

@@ -3,10 +3,10 @@
 import sqlite3
 from typing import Any, Final
 
-from sqlalchemy import exc
+from sqlalchemy import Table, exc
 
 from watchword.kernel.errors import StoreUnavailable
-from watchword.storage.errors import Conflict
+from watchword.storage.errors import Conflict, Referenced
 from watchword.storage.record import Schema
 from watchword.stores.sql.tables import conflicts
 
@@ -28,7 +28,9 @@ _BUSY: Final = (
 )
 
 
-def translated(error: BaseException, schema: Schema | None = None) -> Exception | None:
+def translated(
+    error: BaseException, schema: Schema | None = None, table: Table | None = None
+) -> Exception | None:
     """What to raise instead of a driver's error; None if it is a mistake of ours."""
     cause = _cause(error)
     if isinstance(cause, exc.TimeoutError):
@@ -38,10 +40,10 @@ def translated(error: BaseException, schema: Schema | None = None) -> Exception 
     if isinstance(cause, ValueError | OverflowError) and not _is_closed(cause):
         return ValueError("a value that the database cannot hold")
     if isinstance(cause, sqlite3.Error):
-        return _sqlite(cause)
+        return _sqlite(cause, schema, table)
     state: Any = getattr(cause, "sqlstate", None)
     if isinstance(state, str):
-        return _postgres(cause, state, schema)
+        return _postgres(cause, state, schema, table)
     if type(cause).__module__.startswith("asyncpg") or _is_closed(cause):
         return StoreUnavailable(type(cause).__name__)  # the client noticed a lost connection
     if isinstance(error, exc.DBAPIError) and error.connection_invalidated:
@@ -78,10 +80,14 @@ def _cause(error: BaseException) -> BaseException:
     return error
 
 
-def _postgres(cause: BaseException, state: str, schema: Schema | None) -> Exception | None:
+def _postgres(
+    cause: BaseException, state: str, schema: Schema | None, table: Table | None
+) -> Exception | None:
     if state == "23505" and schema is not None:
         key: Any = getattr(cause, "constraint_name", None)
-        return Conflict(conflicts(schema).get(key, schema.key[-1]))
+        return Conflict(conflicts(schema, table).get(key, schema.key[-1]))
+    if state == "23503":
+        return Referenced()
     if state.startswith(_AWAY):
         return StoreUnavailable(type(cause).__name__)
     if state.startswith(("22", "23")):
@@ -89,13 +95,21 @@ def _postgres(cause: BaseException, state: str, schema: Schema | None) -> Except
     return None
 
 
-def _sqlite(cause: sqlite3.Error) -> Exception | None:
+def _sqlite(cause: sqlite3.Error, schema: Schema | None, table: Table | None) -> Exception | None:
     code = getattr(cause, "sqlite_errorcode", None)
     if code is None:
         return StoreUnavailable(type(cause).__name__) if "closed" in str(cause) else None
     if code in (sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY):
         # The text ends with the key: "… failed: watchword_user.realm, watchword_user.email".
-        return Conflict(str(cause).rpartition(".")[2])
+        text = str(cause)
+        if schema is None or schema.adoption is None:
+            return Conflict(text.rpartition(".")[2])
+        named = conflicts(schema, table)
+        return Conflict(
+            next((named[key] for key in named if text.endswith((f".{key}", f"'{key}'"))), "id")
+        )
+    if "FOREIGN KEY" in str(cause):
+        return Referenced()
     if code & 0xFF in _BUSY:
         return StoreUnavailable(getattr(cause, "sqlite_errorname", type(cause).__name__))
     if code & 0xFF in (sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG):

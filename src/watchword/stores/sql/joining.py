@@ -9,12 +9,13 @@ from sqlalchemy import Connection, event, exc
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.util import await_only
 
+from watchword.stores.sql.adopted import Tables
 from watchword.stores.sql.verbs import Fixed, SqlVerbs
 
 _ALIVE: Final = "SELECT 1"
 
 
-def joined(connection: Any) -> SqlVerbs:
+def joined(connection: Any, tables: Tables) -> SqlVerbs:
     """Verbs over a caller's connection."""
     if not isinstance(connection, AsyncSession) and (
         not isinstance(connection, AsyncConnection) or connection.sync_connection is None
@@ -24,7 +25,7 @@ def joined(connection: Any) -> SqlVerbs:
     async def present() -> AsyncConnection:
         return await _present(connection)
 
-    return SqlVerbs(Fixed(present, _plainly))
+    return SqlVerbs(Fixed(present, _plainly), tables)
 
 
 @asynccontextmanager

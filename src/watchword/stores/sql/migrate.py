@@ -22,8 +22,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.schema import CreateIndex, CreateTable
 
-from watchword.storage.errors import SchemaBehind, SchemaNewer
-from watchword.stores.sql.tables import PREFIX, tables_into
+from watchword.storage.errors import FaultyRows, SchemaBehind, SchemaNewer
+from watchword.storage.record import schema_of
+from watchword.stores.sql.adopted import BATCH, Adopted, Survey, fill, finish, look
+from watchword.stores.sql.tables import PREFIX, Backend, tables_into
 
 MAJOR: Final = 1
 """The major version of the schema: raised when a change is more than an addition."""
@@ -38,12 +40,27 @@ class Difference:
     is_empty: bool
     statements: list[Any] = field(default_factory=list[Any])
     texts: list[str] = field(default_factory=list[str])
+    adopted: list[Adopted] = field(default_factory=list[Adopted])
+    late: list[Any] = field(default_factory=list[Any])  # once adopted rows are filled
+    late_texts: list[str] = field(default_factory=list[str])
+
+    def plan(self, surveys: Sequence[Survey]) -> tuple[str, ...]:
+        """Every step, with what was found in each adopted table."""
+        told = zip(self.adopted, surveys, strict=True)
+        filled = (
+            f"-- fill {each.derived.name} of {said.pending} rows of {each.adoption.table} from "
+            f"{each.adoption.columns[each.adoption.source]}, {BATCH} at a time"
+            for each, said in told
+            if said.pending
+        )
+        return (*self.texts, *filled, *self.late_texts)
 
 
-def metadata_of(records: Sequence[type]) -> MetaData:
+def metadata_of(records: Sequence[type], backend: Backend) -> MetaData:
     """All our tables, with the one that keeps the schema's version."""
     metadata = MetaData()
-    tables_into(metadata, records)
+    ours = [kind for kind in records if schema_of(kind).adoption is None]
+    tables_into(metadata, ours, backend=backend)
     version_table(metadata)
     return metadata
 
@@ -67,8 +84,8 @@ def check(connection: Connection, records: Sequence[type]) -> bool:
     difference = compare(connection, records)
     if difference.is_empty:
         return False
-    if difference.texts:
-        raise SchemaBehind(tuple(difference.texts))
+    if difference.texts or difference.late_texts:
+        raise SchemaBehind((*difference.texts, *difference.late_texts))
     return True
 
 
@@ -107,23 +124,73 @@ def compare(connection: Connection, records: Sequence[type]) -> Difference:
     Raises:
         SchemaNewer: its major version is above ours.
     """
-    metadata = metadata_of(records)
+    backend: Backend = "sqlite" if connection.dialect.name == "sqlite" else "postgresql"
+    metadata = metadata_of(records, backend)
     present = {name for name in inspect(connection).get_table_names() if name in metadata.tables}
-    difference = Difference(is_empty=not present)
+    difference = Difference(is_empty=not present, adopted=look(connection, records))
+    if difference.adopted:
+        difference.is_empty = False  # somebody else's table is changed on request only
     version = metadata.tables[PREFIX + "schema"]
     major: int | None = None
     if version.name in present:
         major = connection.execute(select(version.c.major)).scalar()
         if major is not None and major > MAJOR:
             raise SchemaNewer(f"the schema is of version {major}, this program knows {MAJOR}")
-    for statement in _missing(connection, metadata):
-        difference.statements.append(statement)
+    # With none of ours there Alembic would read all tables, and warn of what others' have.
+    missing = _missing(connection, metadata) if present else _everything(metadata)
+    difference.statements.extend(missing)
     if version.name not in present:
         difference.statements.append(insert(version).values(name="schema", major=MAJOR))
     elif major is not None and major < MAJOR:
         difference.statements.append(update(version).values(major=MAJOR))
+    for each in difference.adopted:
+        difference.statements.extend(each.columns)
+        difference.late.extend(each.indexes)
     difference.texts = [_text(connection, statement) for statement in difference.statements]
+    difference.late_texts = [_text(connection, statement) for statement in difference.late]
     return difference
+
+
+def faults(difference: Difference, surveys: Sequence[Survey]) -> tuple[str, ...]:
+    """Which rows of adopted tables cannot be users."""
+    told = zip(difference.adopted, surveys, strict=True)
+    return tuple(line for each, said in told for line in said.told(each))
+
+
+def fill_batch(
+    connection: Connection, records: Sequence[type], kind: type, faulty: set[str], after: str | None
+) -> str | None:
+    """Fill one batch of an adopted table's rows; the last id, or None at the end."""
+    lock(connection)
+    return fill(connection, _of(connection, records, kind), faulty, after)
+
+
+def finish_all(connection: Connection, records: Sequence[type], *, skip_faulty: bool) -> None:
+    """Fill what is left of adopted tables and add their indexes; inside a transaction.
+
+    Raises:
+        FaultyRows: rows that came since they were looked at.
+    """
+    lock(connection)
+    difference = compare(connection, records)
+    for each in difference.adopted:
+        said = finish(connection, each, skip_faulty=skip_faulty)
+        if said is not None:
+            raise FaultyRows(said.told(each))
+    for statement in difference.late:
+        connection.execute(statement)
+
+
+def _of(connection: Connection, records: Sequence[type], kind: type) -> Adopted:
+    return next(each for each in look(connection, records) if each.kind is kind)
+
+
+def _everything(metadata: MetaData) -> Iterator[Any]:
+    for table in metadata.sorted_tables:
+        yield CreateTable(table)
+    for table in metadata.sorted_tables:
+        for index in sorted(table.indexes, key=lambda each: str(each.name)):
+            yield CreateIndex(index)
 
 
 def _missing(connection: Connection, metadata: MetaData) -> Iterator[Any]:

@@ -25,7 +25,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from watchword.storage.record import Schema
 from watchword.storage.store import Comparison, Conditions, Plus
-from watchword.stores.sql.tables import Stored
+from watchword.stores.sql.tables import Stored, compared, encode
 
 
 def get(table: Table, schema: Schema, conditions: Conditions) -> Any:
@@ -47,12 +47,12 @@ def find(
     for name in order:
         if schema.columns[name].optional:
             raise TypeError(f"{schema.name}.{name} may hold nothing and so orders no list")
-    columns = [table.c[name] for name in order]
+    columns = [compared(table.c[name]) for name in order]
     statement: Any = get(table, schema, conditions).limit(limit)
     if after is not None:
         here = tuple_(*columns)
         there = tuple_(
-            *(literal(value, column.type) for column, value in zip(columns, after, strict=True))
+            *(_bound(table.c[name], value) for name, value in zip(order, after, strict=True))
         )
         statement = statement.where(here < there if descending else here > there)
     return statement.order_by(*(c.desc() if descending else c.asc() for c in columns))
@@ -65,7 +65,21 @@ def count(table: Table, conditions: Conditions) -> Any:
 
 def add(table: Table, schema: Schema, record: object) -> Insert:
     """Insert a record."""
-    return insert(table).values(values_of(schema, record))
+    values = values_of(schema, record)
+    if schema.adoption is not None:
+        return _add_to_adopted(table, schema, values)
+    return insert(table).values(values)
+
+
+def _add_to_adopted(table: Table, schema: Schema, values: dict[str, Any]) -> Any:
+    """Insert into a table of somebody else's, which may give the key, and whose key is typed."""
+    name = schema.key[-1]
+    stored = cast("Stored", table.c[name].type)
+    if stored.form == "integer" and not values[name]:
+        del values[name]
+    elif encode(stored.kind, values[name], postgres=True, form=stored.form) is None:
+        raise ValueError(f"{table.name} is keyed otherwise: no such id can be stored")
+    return insert(table).values(values).returning(table.c[name])
 
 
 def change(
@@ -152,7 +166,7 @@ def matching(table: Table, conditions: Conditions) -> list[ColumnElement[bool]]:
 
 def _condition(column: Any, value: object) -> ColumnElement[bool]:
     if not isinstance(value, Comparison):
-        return column.is_(None) if value is None else column == literal(value, column.type)
+        return column.is_(None) if value is None else compared(column) == _bound(column, value)
     if value.operator == "in":
         return _one_of(column, cast("tuple[object, ...]", value.value))
     if value.operator == "!=":
@@ -161,7 +175,8 @@ def _condition(column: Any, value: object) -> ColumnElement[bool]:
         return column.is_distinct_from(literal(value.value, column.type))
     if value.value is None:
         return column.is_(None) if value.operator == "=" else false()
-    there = literal(value.value, column.type)
+    there = _bound(column, value.value)
+    column = compared(column)
     match value.operator:
         case "=":
             return column == there
@@ -173,6 +188,10 @@ def _condition(column: Any, value: object) -> ColumnElement[bool]:
             return column > there
         case ">=":
             return column >= there
+
+
+def _bound(column: Any, value: object) -> Any:
+    return compared(column, literal(value, column.type))
 
 
 def _one_of(column: Any, values: tuple[object, ...]) -> ColumnElement[bool]:

@@ -3,10 +3,10 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from typing import Any, Final, cast
+from typing import Any, Final, Literal, cast
 
 from sqlalchemy import (
     BigInteger,
@@ -14,20 +14,33 @@ from sqlalchemy import (
     Column,
     Dialect,
     Index,
+    Integer,
     LargeBinary,
     MetaData,
     PrimaryKeyConstraint,
     Table,
     Text,
+    func,
     literal,
+    literal_column,
+    text,
 )
 from sqlalchemy.dialects.postgresql import TIMESTAMP
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
+from watchword.kernel.errors import ConfigurationError
+from watchword.storage.feed import Change
+from watchword.storage.record import Adoption, ColumnKind, Schema, schema_of, to_json
 from watchword.storage.record import Column as Field
-from watchword.storage.record import ColumnKind, Schema, schema_of, to_json
+from watchword.stores.sql.forms import TYPES, Form, formed, unformed
+
+Backend = Literal["sqlite", "postgresql"]
 
 PREFIX: Final = "watchword_"
+POSITION: Final = "position"
+"""The column of a change that says when it was committed; no field of the record (I-07)."""
+
+_CHANGE: Final = schema_of(Change).name
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 
@@ -38,13 +51,16 @@ class Stored(TypeDecorator[Any]):
     impl = Text
     cache_ok = True
 
-    def __init__(self, kind: ColumnKind) -> None:
+    def __init__(self, kind: ColumnKind, form: Form = "own") -> None:
         super().__init__()
         self.kind: ColumnKind = kind
+        self.form: Form = form
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         """Choose the database's own type."""
         postgres = dialect.name == "postgresql"
+        if self.form != "own":
+            return dialect.type_descriptor(TYPES[self.form])
         match self.kind:
             case "text":
                 # Byte order everywhere: no comparison may depend on a server's locale.
@@ -63,23 +79,26 @@ class Stored(TypeDecorator[Any]):
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
         """Turn a field's value into what the driver takes."""
-        return encode(self.kind, value, postgres=dialect.name == "postgresql")
+        return encode(self.kind, value, postgres=dialect.name == "postgresql", form=self.form)
 
     def process_result_value(self, value: Any, dialect: Dialect) -> Any:  # noqa: ARG002
         """Turn what the driver gives into a field's value."""
-        return decode(self.kind, value)
+        return decode(self.kind, value, form=self.form)
 
     def coerce_compared_value(self, op: Any, value: Any) -> TypeEngine[Any]:  # noqa: ARG002
         """Treat what a column is compared with as one of its own values."""
         return self
 
 
-def encode(kind: ColumnKind, value: Any, *, postgres: bool) -> Any:
+def encode(kind: ColumnKind, value: Any, *, postgres: bool, form: Form = "own") -> Any:
     """Turn a field's value into the stored one.
 
     Raises:
         ValueError: no database of ours can hold it.
     """
+    if form != "own":
+        checked = encode(kind, value, postgres=True)
+        return None if checked is None and form != "blank" else formed(form, checked)
     if value is None:
         return None
     match kind:
@@ -108,10 +127,12 @@ def encode(kind: ColumnKind, value: Any, *, postgres: bool) -> Any:
     return value
 
 
-def decode(kind: ColumnKind, value: Any) -> Any:
+def decode(kind: ColumnKind, value: Any, *, form: Form = "own") -> Any:
     """Turn a stored value into the field's, before `revive`."""
     if value is None:
         return None
+    if form != "own":
+        return unformed(form, value)
     match kind:
         case "instant":
             # SQLite holds microseconds; PostgreSQL's driver makes the instant itself.
@@ -149,10 +170,114 @@ def table_of(kind: type) -> Table:
     return _build(schema_of(kind), MetaData())
 
 
-def tables_into(metadata: MetaData, records: Sequence[type]) -> None:
-    """Add the tables of these records to a caller's MetaData, for its own Alembic."""
+def tables_into(
+    metadata: MetaData, records: Sequence[type], *, backend: Backend = "postgresql"
+) -> None:
+    """Add the tables of these records to a caller's MetaData, for its own Alembic.
+
+    They differ by database where the change feed keeps its order.
+    """
     for schema in final(records):
-        _build(schema, metadata)
+        if schema.adoption is not None:
+            _extend(schema, schema.adoption, metadata)
+            continue
+        table = _build(schema, metadata, backend=backend)
+        if schema.name == _CHANGE and backend == "postgresql":
+            Index(_name("ix", table.name, POSITION), table.c.realm, table.c[POSITION])
+
+
+def _extend(schema: Schema, adoption: Adoption, metadata: MetaData) -> None:
+    """Add our columns and indexes to the owner's table in the owner's MetaData."""
+    table = metadata.tables.get(adoption.table)
+    if table is None:
+        raise ConfigurationError(
+            [f"{adoption.table} holds your users: put that table into the MetaData first"]
+        )
+    ours = columns_beside(schema, adoption)
+    for column in ours.values():
+        if column.name not in table.c:
+            column.key = column.name  # as the owner's code knows columns
+            table.append_column(column)
+    named = {
+        field: ours[field] if field in ours else table.columns[adoption.columns[field]]
+        for field in schema.columns
+    }
+    _index(schema, PREFIX + table.name, named)
+
+
+def columns_beside(schema: Schema, adoption: Adoption) -> dict[str, Column[Any]]:
+    """Our columns in a table of somebody else's, whose own code inserts rows without them."""
+    filled = {adoption.derived, *adoption.fill()}
+    made: dict[str, Column[Any]] = {}
+    for field in schema.columns.values():
+        if field.name in adoption.columns:
+            continue
+        name = PREFIX + field.name
+        if field.name == "realm":
+            made[field.name] = _column(
+                dataclasses.replace(field, default=adoption.realm), name=name
+            )
+        elif field.name in filled:
+            # No default: what holds nothing here waits for us to fill it, and is nobody's.
+            made[field.name] = Column(name, Stored(field.kind), key=field.name)
+        else:
+            made[field.name] = _column(field, name=name)
+    return made
+
+
+def adopted_table(
+    schema: Schema,
+    adoption: Adoption,
+    forms: Mapping[str, Form],
+    *,
+    name: str,
+    owner: str | None,
+    columns: Mapping[str, str],
+) -> Table:
+    """The table of somebody else's that holds these records; its columns go by our fields."""
+    ours = columns_beside(schema, adoption)
+    made = [
+        ours[field.name]
+        if field.name in ours
+        else Column(
+            columns[field.name],
+            Stored(field.kind, forms[field.name]),
+            key=field.name,
+            autoincrement=False,
+        )
+        for field in schema.columns.values()
+    ]
+    table = Table(name, MetaData(), *made, schema=owner)
+    _index(schema, PREFIX + name, {field: table.c[field] for field in schema.columns})
+    return table
+
+
+def stored_name(adoption: Adoption, field: str) -> str:
+    """The column of a field in an adopted table."""
+    return adoption.columns.get(field, PREFIX + field)
+
+
+def absent(schema: Schema, field: Field) -> Any:
+    """What a field holds whose column holds nothing; only others' tables have such columns."""
+    adoption = schema.adoption
+    if field.optional or adoption is None:
+        return None
+    if field.name in adoption.absent:
+        return adoption.absent[field.name]
+    if field.default is not dataclasses.MISSING:
+        return field.default
+    return _EPOCH if field.kind == "instant" else ""
+
+
+def compared(column: Any, value: Any = None) -> Any:
+    """What an order or a comparison sees of a column, or of a value beside it.
+
+    SQLite has texts for times, of several spellings.
+    """
+    seen = column if value is None else value
+    if isinstance(column.type, Stored) and column.type.form == "iso":
+        return func.strftime(literal_column("'%Y-%m-%d %H:%M:%f'"), seen)
+    return seen
 
 
 def final(records: Iterable[type]) -> list[Schema]:
@@ -166,8 +291,10 @@ def final(records: Iterable[type]) -> list[Schema]:
     return list(chosen.values())
 
 
-def conflicts(schema: Schema) -> dict[str, str]:
+def conflicts(schema: Schema, table: Table | None = None) -> dict[str, str]:
     """The field that a violated key names, by the key's name in the database."""
+    if table is not None and "conflicts" in table.info:
+        return cast("dict[str, str]", table.info["conflicts"])
     name = PREFIX + schema.name
     named = {_name("pk", name): schema.key[-1]}
     for fields in schema.unique:
@@ -175,36 +302,61 @@ def conflicts(schema: Schema) -> dict[str, str]:
     return named
 
 
-def _build(schema: Schema, metadata: MetaData) -> Table:
+def _build(schema: Schema, metadata: MetaData, *, backend: Backend | None = None) -> Table:
     name = PREFIX + schema.name
+    columns = [_column(field) for field in schema.columns.values()]
+    if schema.name == _CHANGE and backend is not None:
+        columns.append(_position(backend))
+    # SQLite never gives a number of this kind again, whatever was deleted, if it is the key.
+    numbered = schema.name == _CHANGE and backend == "sqlite"
     table = Table(
         name,
         metadata,
-        *(_column(field) for field in schema.columns.values()),
-        PrimaryKeyConstraint(*schema.key, name=_name("pk", name)),
+        *columns,
+        PrimaryKeyConstraint(*((POSITION,) if numbered else schema.key), name=_name("pk", name)),
+        sqlite_autoincrement=numbered,
     )
+    if numbered:
+        key = [table.c[field] for field in schema.key]
+        Index(_name("uq", name, *schema.key[1:]), *key, unique=True)
+    _index(schema, name, {field: table.c[field] for field in schema.columns})
+    return table
+
+
+def _index(schema: Schema, name: str, columns: Mapping[str, Column[Any]]) -> None:
     # Unique indexes rather than constraints: only those can join a table that exists on SQLite.
     for fields in schema.unique:
-        columns = [table.c[field] for field in fields]
-        Index(_name("uq", name, *fields[1:]), *columns, unique=True)
+        unique = [columns[field] for field in fields]
+        Index(_name("uq", name, *fields[1:]), *unique, unique=True)
     plain = list(schema.indexes)
     if schema.expires is not None:
         plain.append((schema.expires,))
     for fields in dict.fromkeys(plain):
         rest = fields[1:] if fields[0] == "realm" else fields
-        Index(_name("ix", name, *rest), *(table.c[field] for field in fields))
-    return table
+        Index(_name("ix", name, *rest), *(compared(columns[field]) for field in fields))
 
 
-def _column(field: Field) -> Column[Any]:
+def _position(backend: Backend) -> Column[Any]:
+    """Where a change stands: its transaction on PostgreSQL, its number on SQLite.
+
+    The databases fill it in themselves, also for an insert through a caller's connection.
+    """
+    if backend == "sqlite":
+        return Column(POSITION, Integer(), autoincrement=False)
+    mine = text("CAST(CAST(pg_current_xact_id() AS text) AS bigint)")
+    return Column(POSITION, BigInteger(), nullable=False, server_default=mine)
+
+
+def _column(field: Field, *, name: str | None = None) -> Column[Any]:
     kind = Stored(field.kind)
     default = None
     if field.default is not dataclasses.MISSING and field.default is not None:
         # An older worker, which does not know the column, must still be able to insert.
         default = literal(field.default, kind)
     return Column(
-        field.name,
+        name or field.name,
         kind,
+        key=field.name,
         nullable=field.optional,
         server_default=cast("Any", default),
         autoincrement=False,

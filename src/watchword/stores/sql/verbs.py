@@ -2,17 +2,19 @@
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Protocol, TypeVar, cast
 
-from sqlalchemy import CursorResult
+from sqlalchemy import CursorResult, Table
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from watchword.storage.record import Schema, schema_of
 from watchword.storage.store import Conditions
 from watchword.stores.sql import statements
+from watchword.stores.sql.adopted import Tables
 from watchword.stores.sql.faults import is_lost, translated
-from watchword.stores.sql.tables import table_of
+from watchword.stores.sql.tables import absent
 
 R = TypeVar("R")
 
@@ -62,20 +64,23 @@ class Fixed:
 class SqlVerbs:
     """What a SQL database can do; the connection comes from a source."""
 
-    def __init__(self, source: Source, *, reads_again: bool = False) -> None:
+    def __init__(self, source: Source, tables: Tables, *, reads_again: bool = False) -> None:
         self._source = source
+        self._tables = tables
         self._reads_again = reads_again  # a pooled connection may have died unheard
 
-    async def insert(self, record: object) -> None:
-        """Add a record."""
+    async def insert(self, record: object) -> object:
+        """Add a record; as it stands, if the database gave it its key."""
         schema = schema_of(type(record))
-        statement = statements.add(table_of(type(record)), schema, record)
-        await self._execute(schema, statement, writes=True)
+        table = self._tables.of(type(record))
+        statement = statements.add(table, schema, record)
+        rows, _ = await self._execute(schema, statement, writes=True, table=table)
+        return replace(cast("Any", record), **{schema.key[-1]: rows[0][0]}) if rows else None
 
     async def get(self, kind: type[R], conditions: Conditions) -> R | None:
         """The record that the pinned key names, if the other conditions hold too."""
         schema = schema_of(kind)
-        statement = statements.get(table_of(kind), schema, conditions)
+        statement = statements.get(self._tables.of(kind), schema, conditions)
         return _one(kind, await self._execute(schema, statement, writes=False))
 
     async def find(
@@ -91,7 +96,7 @@ class SqlVerbs:
         """Up to `limit` records in this order, past `after`."""
         schema = schema_of(kind)
         statement = statements.find(
-            table_of(kind),
+            self._tables.of(kind),
             schema,
             conditions,
             order=order,
@@ -104,7 +109,7 @@ class SqlVerbs:
 
     async def count(self, kind: type, conditions: Conditions) -> int:
         """How many match."""
-        statement = statements.count(table_of(kind), conditions)
+        statement = statements.count(self._tables.of(kind), conditions)
         rows, _ = await self._execute(schema_of(kind), statement, writes=False)
         return cast("int", rows[0][0])
 
@@ -115,18 +120,19 @@ class SqlVerbs:
         if not changes:
             return await self.get(kind, conditions)
         schema = schema_of(kind)
-        statement = statements.change(table_of(kind), schema, conditions, changes)
-        return _one(kind, await self._execute(schema, statement, writes=True))
+        table = self._tables.of(kind)
+        statement = statements.change(table, schema, conditions, changes)
+        return _one(kind, await self._execute(schema, statement, writes=True, table=table))
 
     async def take(self, kind: type[R], conditions: Conditions) -> R | None:
         """If the pinned record matches, delete and return it."""
         schema = schema_of(kind)
-        statement = statements.take(table_of(kind), schema, conditions)
+        statement = statements.take(self._tables.of(kind), schema, conditions)
         return _one(kind, await self._execute(schema, statement, writes=True))
 
     async def erase(self, kind: type, conditions: Conditions) -> int:
         """Delete all that match; how many."""
-        statement = statements.remove(table_of(kind), conditions)
+        statement = statements.remove(self._tables.of(kind), conditions)
         _, many = await self._execute(schema_of(kind), statement, writes=True)
         return many
 
@@ -135,7 +141,7 @@ class SqlVerbs:
         kind = type(record)
         schema = schema_of(kind)
         by_dialect = statements.increment(
-            table_of(kind), schema, record, field=field, expires=expires, now=now
+            self._tables.of(kind), schema, record, field=field, expires=expires, now=now
         )
         rows, _ = await self._execute(schema, by_dialect, writes=True)
         return cast("int", rows[0][0])
@@ -143,19 +149,21 @@ class SqlVerbs:
     async def expire(self, kind: type, *, expires: str, now: datetime, limit: int) -> int:
         """Delete up to `limit` records of any realm whose time is past; how many."""
         schema = schema_of(kind)
-        statement = statements.expire(table_of(kind), schema, expires=expires, now=now, limit=limit)
+        statement = statements.expire(
+            self._tables.of(kind), schema, expires=expires, now=now, limit=limit
+        )
         rows, _ = await self._execute(schema, statement, writes=True)
         return len(rows)
 
     async def _execute(
-        self, schema: Schema, statement: Any, *, writes: bool
+        self, schema: Schema, statement: Any, *, writes: bool, table: Table | None = None
     ) -> tuple[list[Any], int]:
         fault = None
         for again in (self._reads_again and not writes, False):
             try:
                 return await self._once(statement, writes=writes)
             except Exception as error:
-                fault = translated(error, schema)
+                fault = translated(error, schema, table)
                 if fault is None:
                     raise
                 if again and is_lost(error):
@@ -176,8 +184,10 @@ def revived(kind: type[R], schema: Schema, row: Any) -> R:
     """The record of a row, whose columns are in the schema's order."""
     values: dict[str, Any] = {}
     for column, value in zip(schema.columns.values(), row, strict=True):
-        revive = column.revive
-        values[column.name] = value if value is None or revive is None else revive(value)
+        if value is None:
+            values[column.name] = absent(schema, column)
+        else:
+            values[column.name] = value if column.revive is None else column.revive(value)
     return kind(**values)
 
 
