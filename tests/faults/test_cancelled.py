@@ -109,9 +109,9 @@ async def idle(story: Story) -> None:
 @pytest.mark.slow
 @pytest.mark.invariant("I-04", "I-05")
 async def test_a_request_cancelled_anywhere_leaves_nothing_open_or_half_done(
-    database_url: str, count: Count
+    sql_database_url: str, count: Count
 ) -> None:
-    async with telling(database_url, features=FEATURES) as story:
+    async with telling(sql_database_url, features=FEATURES) as story:
         caller = Caller(story, seed=20)
         await caller.move_in()
         cancelled = 0
@@ -150,9 +150,9 @@ async def listening(story: Story) -> AsyncGenerator[int, None]:
 @pytest.mark.slow
 @pytest.mark.invariant("I-04", "I-05")
 async def test_a_client_that_hangs_up_leaves_nothing_open_or_half_done(
-    database_url: str, count: Count, caplog: pytest.LogCaptureFixture
+    sql_database_url: str, count: Count, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with telling(database_url, features=FEATURES) as story, listening(story) as port:
+    async with telling(sql_database_url, features=FEATURES) as story, listening(story) as port:
         caller = Caller(story, seed=21)
         await caller.move_in()
         for number in range(count(100, 1000)):

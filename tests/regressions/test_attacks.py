@@ -244,9 +244,11 @@ async def test_wishes_for_another_address_at_once_are_all_taken_in(database_url:
 
 
 @pytest.mark.invariant("I-04")
-async def test_a_refused_verb_leaves_nothing_in_a_callers_transaction(database_url: str) -> None:
+async def test_a_refused_verb_leaves_nothing_in_a_callers_transaction(
+    sql_database_url: str,
+) -> None:
     """The row of a refused registration was committed with the caller's own rows."""
-    async with telling(database_url) as story:
+    async with telling(sql_database_url) as story:
         await story.join()
         headers = bearer((await story.log_in())["access_token"])
         body = {"new_email": "new@example.com", "current_password": PASSWORD}
@@ -254,7 +256,7 @@ async def test_a_refused_verb_leaves_nothing_in_a_callers_transaction(database_u
         await story.mails()
         token = {"token": story.outbox.token("new@example.com", "wwe")}
         await story.client.post("/auth/email/confirm", json=token, headers=headers)
-        kind, _, place = database_url.partition("://")
+        kind, _, place = sql_database_url.partition("://")
         driver = "sqlite+aiosqlite" if kind == "sqlite" else "postgresql+asyncpg"
         engine = create_async_engine(f"{driver}://{place}")
         try:

@@ -67,13 +67,13 @@ asyncio.run(main())
 """
 
 
-async def test_four_processes_may_start_at_once_on_an_empty_database(database_url: str) -> None:
+async def test_four_processes_may_start_at_once_on_an_empty_database(sql_database_url: str) -> None:
     processes = [
         await asyncio.create_subprocess_exec(
             sys.executable,
             "-c",
             PROGRAM,
-            database_url,
+            sql_database_url,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
@@ -89,20 +89,20 @@ async def test_four_processes_may_start_at_once_on_an_empty_database(database_ur
     assert [process.returncode for process in processes] == [0] * 4
 
 
-async def test_many_workers_of_one_process_may_start_at_once(database_url: str) -> None:
-    made = [driver(database_url) for _ in range(5)]
+async def test_many_workers_of_one_process_may_start_at_once(sql_database_url: str) -> None:
+    made = [driver(sql_database_url) for _ in range(5)]
     await asyncio.gather(*(one.open(RECORDS) for one in made))
     for one in made:
         await one.close()
 
 
 async def test_a_database_that_lacks_something_stops_the_start_with_a_plan(
-    database_url: str,
+    sql_database_url: str,
 ) -> None:
-    async with opened(database_url, [Note]) as made:
+    async with opened(sql_database_url, [Note]) as made:
         store = store_of(made)
         await store.insert(Note(realm="main", id="old", author="me"))
-    later = driver(database_url)
+    later = driver(sql_database_url)
     with pytest.raises(SchemaBehind) as caught:
         await later.open([LaterNote])
     assert caught.value.plan == await later.plan([LaterNote])
@@ -117,8 +117,11 @@ async def test_a_database_that_lacks_something_stops_the_start_with_a_plan(
     await later.close()
 
 
-async def test_old_and_new_workers_run_side_by_side(database_url: str) -> None:
-    async with opened(database_url, [LaterNote]) as new, opened(database_url, [Note]) as old:
+async def test_old_and_new_workers_run_side_by_side(sql_database_url: str) -> None:
+    async with (
+        opened(sql_database_url, [LaterNote]) as new,
+        opened(sql_database_url, [Note]) as old,
+    ):
         await store_of(old).insert(Note(realm="main", id="a", author="me"))
         found = await store_of(new).get(LaterNote, id="a")
         assert found == LaterNote(realm="main", id="a", author="me")
@@ -126,10 +129,10 @@ async def test_old_and_new_workers_run_side_by_side(database_url: str) -> None:
         assert await old.plan([Note]) == ()
 
 
-async def test_a_feature_added_later_needs_a_migration(database_url: str) -> None:
-    async with opened(database_url, [Ticket]):
+async def test_a_feature_added_later_needs_a_migration(sql_database_url: str) -> None:
+    async with opened(sql_database_url, [Ticket]):
         pass
-    made = driver(database_url)
+    made = driver(sql_database_url)
     with pytest.raises(SchemaBehind) as caught:
         await made.open([Ticket, Tally])
     assert caught.value.plan[0].startswith("CREATE TABLE watchword_contract_tally")
@@ -139,8 +142,8 @@ async def test_a_feature_added_later_needs_a_migration(database_url: str) -> Non
     await made.close()
 
 
-async def test_a_database_of_a_newer_major_version_is_refused(database_url: str) -> None:
-    async with opened(database_url, [Note]) as made:
+async def test_a_database_of_a_newer_major_version_is_refused(sql_database_url: str) -> None:
+    async with opened(sql_database_url, [Note]) as made:
         async with made.writing() as connection:
             await connection.execute(text("UPDATE watchword_schema SET major = major + 1"))
         for step in (made.open([Note]), made.plan([Note]), made.migrate([Note])):
@@ -148,17 +151,17 @@ async def test_a_database_of_a_newer_major_version_is_refused(database_url: str)
                 await step
 
 
-async def test_a_field_that_old_rows_cannot_have_is_no_addition(database_url: str) -> None:
-    async with opened(database_url, [Note]) as made:
+async def test_a_field_that_old_rows_cannot_have_is_no_addition(sql_database_url: str) -> None:
+    async with opened(sql_database_url, [Note]) as made:
         with pytest.raises(TypeError, match="give it a default"):
             await made.plan([ImpossibleNote])
 
 
-async def test_what_others_keep_in_the_database_is_left_alone(database_url: str) -> None:
-    made = driver(database_url)
+async def test_what_others_keep_in_the_database_is_left_alone(sql_database_url: str) -> None:
+    made = driver(sql_database_url)
     await made.ping()
     await made.close()
-    async with opened(database_url, [Note]) as first:
+    async with opened(sql_database_url, [Note]) as first:
         async with first.writing() as connection:
             await connection.execute(text("CREATE TABLE orders (id INTEGER PRIMARY KEY)"))
             await connection.execute(text("CREATE INDEX mine ON watchword_note (id)"))
@@ -167,9 +170,9 @@ async def test_what_others_keep_in_the_database_is_left_alone(database_url: str)
 
 
 async def test_plan_on_an_empty_database_is_everything_and_changes_nothing(
-    database_url: str,
+    sql_database_url: str,
 ) -> None:
-    made = driver(database_url)
+    made = driver(sql_database_url)
     plan = await made.plan(RECORDS)
     assert plan == await made.plan(RECORDS)
     assert len([step for step in plan if step.startswith("CREATE TABLE")]) == len(RECORDS) + 1
@@ -178,13 +181,13 @@ async def test_plan_on_an_empty_database_is_everything_and_changes_nothing(
     await made.close()
 
 
-async def test_our_tables_join_a_callers_metadata(database_url: str) -> None:
+async def test_our_tables_join_a_callers_metadata(sql_database_url: str) -> None:
     metadata = MetaData()
     tables_into(metadata, RECORDS)
     assert "watchword_contract_ticket" in metadata.tables
-    made = driver(database_url)
+    made = driver(sql_database_url)
     await made.ping()
-    async with opened(database_url, []) as other:  # any engine will do
+    async with opened(sql_database_url, []) as other:  # any engine will do
         async with other.writing() as connection:
             await connection.run_sync(metadata.create_all)
         assert await other.plan(RECORDS) == ()
@@ -192,8 +195,8 @@ async def test_our_tables_join_a_callers_metadata(database_url: str) -> None:
     await made.close()
 
 
-async def test_instants_are_held_exactly_by_the_database_itself(database_url: str) -> None:
-    async with opened(database_url) as made:
+async def test_instants_are_held_exactly_by_the_database_itself(sql_database_url: str) -> None:
+    async with opened(sql_database_url) as made:
         await store_of(made).insert(
             Tally(realm="main", subject="s", kind="k", expires_at=NOW, tries=1)
         )
@@ -203,5 +206,5 @@ async def test_instants_are_held_exactly_by_the_database_itself(database_url: st
             )
             stored: Any = found.scalar()
     exact = int(NOW.timestamp()) * 10**6 + NOW.microsecond
-    assert stored == (exact if database_url.startswith("sqlite") else NOW)
+    assert stored == (exact if sql_database_url.startswith("sqlite") else NOW)
     assert json.dumps(exact).endswith("678901")

@@ -133,9 +133,11 @@ class LocalStoreContract(VerbContract):
     async def test_a_transaction_commits_together_or_not_at_all(self, store: Store) -> None:
         with pytest.raises(ZeroDivisionError):
             await sell(store, "a", then=lambda: 1 // 0)
-        assert await store.count(Ticket) == 0
-        await sell(store, "a", then=lambda: None)
-        assert await ids(store) == {"a", "a-2"}
+        # Without transactions each write stands at once, and services know it.
+        left = set[str]() if store.driver.is_transactional else {"a", "a-2"}
+        assert await ids(store) == left
+        await sell(store, "b", then=lambda: None)
+        assert await ids(store) == {*left, "b", "b-2"}
 
     async def test_a_conflict_leaves_the_transaction_usable(self, store: Store) -> None:
         await store.insert(ticket("a"))
@@ -164,7 +166,10 @@ class LocalStoreContract(VerbContract):
         answered_early = asking.done()
         done.set()
         await writing
-        if answered_early:  # a store in memory may let a reader wait instead
+        if not store.driver.is_transactional:
+            assert answered_early
+            assert await asking == ticket("a")
+        elif answered_early:  # a store in memory may let a reader wait instead
             assert await asking is None
         assert await store.get(Ticket, id="a")
 
@@ -183,8 +188,9 @@ class LocalStoreContract(VerbContract):
         with pytest.raises(ZeroDivisionError):
             await sell(store, "a", then=lambda: 1 // 0)
         assert seen == []
-        await sell(store, "a", then=lambda: seen.append("inside"))
-        assert seen == ["inside", (NOW, 2)]
+        left = await store.count(Ticket)
+        await sell(store, "b", then=lambda: seen.append("inside"))
+        assert seen == ["inside", (NOW, left + 2)]
 
     async def test_a_cancelled_task_leaves_nothing_open(self, store: Store) -> None:
         tasks = [asyncio.create_task(slow(store, f"t{number}")) for number in range(20)]
@@ -194,7 +200,7 @@ class LocalStoreContract(VerbContract):
         await asyncio.gather(*tasks, return_exceptions=True)
         async with asyncio.timeout(10):
             before = await store.count(Ticket)
-            assert before % 2 == 0
+            assert before % 2 == 0 or not store.driver.is_transactional
             await sell(store, "after", then=lambda: None)
             assert await store.count(Ticket) == before + 2
 
