@@ -13,6 +13,7 @@ from watchword.features.passwords import Passwords, passwords
 from watchword.features.recovery import Recovery, recovery
 from watchword.features.sessions import Sessions, sessions
 from watchword.features.tokens import Tokens, tokens
+from watchword.features.transfer import Transfer, transfer
 from watchword.features.users import User, Users, users
 from watchword.features.verification import Verification, verification
 from watchword.kernel.clock import Clock
@@ -23,7 +24,18 @@ from watchword.kernel.settings import CoreOptions
 U = TypeVar("U", bound=User, default=User)
 
 # The functions that make features, by name. Whoever gives one of them gives the rest of its kind.
-CATALOGUE = (users, keys, sessions, tokens, passwords, mail, verification, recovery, email_change)
+CATALOGUE = (
+    users,
+    keys,
+    sessions,
+    tokens,
+    passwords,
+    mail,
+    verification,
+    recovery,
+    email_change,
+    transfer,
+)
 
 
 def standard() -> tuple[Feature[Any], ...]:
@@ -118,6 +130,11 @@ class Watchword(App, Generic[U]):
     def recovery(self) -> Recovery:
         """Forgotten passwords."""
         return self.service(Recovery)
+
+    @property
+    def transfer(self) -> Transfer:
+        """Users on their way in from other systems, or out."""
+        return self.service(Transfer)
 
     @property
     def email_changes(self) -> EmailChanges:

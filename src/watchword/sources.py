@@ -24,7 +24,9 @@ _TESTS = "WATCHWORD_TEST_"
 MAX_FILE = 64 * 1024  # bytes of a secret's file
 
 # No secrets by their type, but with passwords in them: these too may stand in a file.
-_HOLD_PASSWORDS = frozenset({"database", "old_secrets", "mail.url"})
+_HOLD_PASSWORDS = frozenset(
+    {"database", "old_secrets", "mail.url", "passwords.firebase_signer_keys"}
+)
 _TELLING = ("password", "secret", "token")
 
 

@@ -88,6 +88,7 @@ EXPECTED = {
     "verification": ["register", "login", "refresh", "reset", "email", "logout"],
     "recovery": ["register", "verify", "login", "refresh", "email", "logout"],
     "email_change": ["register", "verify", "login", "refresh", "reset", "logout"],
+    "transfer": ["register", "verify", "login", "refresh", "reset", "email", "logout"],
 }
 
 

@@ -24,6 +24,7 @@ from watchword.features.passwords import Passwords, passwords
 from watchword.features.recovery import Recovery
 from watchword.features.sessions import Sessions
 from watchword.features.tokens import Tokens
+from watchword.features.transfer import Transfer
 from watchword.features.users import Users
 from watchword.features.verification import Verification
 from watchword.kernel.feature import Feature
@@ -69,6 +70,7 @@ async def services(auth: Watchword, own: Watchword[Member]) -> None:
     assert_type(auth.verification, Verification)
     assert_type(auth.recovery, Recovery)
     assert_type(auth.email_changes, EmailChanges)
+    assert_type(auth.transfer, Transfer)
     assert_type(auth.feature(Mail), Mail)
     await own.users.create(email="ada@example.com", nickname="Ada")
 

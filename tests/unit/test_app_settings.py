@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from watchword import Watchword
-from watchword.starting import kept_secret
 from watchword.crypto.keys import generate_secret
 from watchword.kernel.errors import ConfigurationError
+from watchword.starting import kept_secret
 
 
 def public(url: str) -> Watchword:

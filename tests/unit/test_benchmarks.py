@@ -1,15 +1,21 @@
 """The benchmark commands read their arguments, and one short round of ours runs."""
 
+import asyncio
 import json
+import sqlite3
 import subprocess
 import sys
+import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from benchmarks import load, web
 from benchmarks.__main__ import COMMANDS
+from benchmarks.growth_plans import Statement, of_sqlite
 from benchmarks.measure import ROOT, Samples, ratios, table
+from benchmarks.revocation_client import Line, Refusals, refused
 from benchmarks.servers import Contender, serving
 
 pytestmark = pytest.mark.slow
@@ -83,6 +89,74 @@ def test_a_short_round_of_look_ups_gives_cpu(tmp_path: Path) -> None:
     told = run("lookup", "--rounds", "1", "--seconds", "0.05", "--json", str(report))
     assert told.returncode == 0, told.stderr
     assert json.loads(report.read_text())["rows"]["SQLite: gate, cookie"]["cpu"]["median"] > 0
+
+
+def test_a_short_round_of_endings_tells_when_each_worker_refused(tmp_path: Path) -> None:
+    report = tmp_path / "revocation.json"
+    told = run(
+        "revocation", "--only", "sqlite", "--workers", "2", "--sessions", "2", "--users", "1",
+        "--commands", "1", "--seconds", "0.3", "--json", str(report),
+    )  # fmt: skip
+    assert told.returncode == 0, told.stderr
+    row = json.loads(report.read_text())["rows"]["SQLite"]
+    assert row["woken_by"] == "data_version"
+    # Another worker than the one it was ended at; the command line is no worker.
+    counts = {kind: len(found["delays_ms"]) for kind, found in row["refusals"].items()}
+    assert counts == {"ended at one": 2, "user off at one": 1, "user off, command line": 2}
+    assert all(found["yes_after_bound"] == 0 for found in row["refusals"].values())
+    assert all(found["yes_after_no"] == 0 for found in row["refusals"].values())
+    assert 0 < row["hit_rate"] < 1
+
+
+async def test_what_is_believed_too_long_or_once_more_is_counted() -> None:
+    answers = iter((200, 200, 401, 401, 200, 401, 401, 401))
+    gone = asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.readline():
+            while (await reader.readline()).strip():
+                pass
+            writer.write(f"HTTP/1.1 {next(answers)} -\r\nContent-Length: 0\r\n\r\n".encode())
+        writer.close()
+        await writer.wait_closed()
+        gone.set()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    line, found = Line(server.sockets[0].getsockname()[1]), Refusals()
+    async with server:
+        await refused(line, "token", found, ended=time.perf_counter() - 3, bound=2)
+        line.close()
+        await gone.wait()
+    assert (found.late, found.again, found.at_once) == (2, 1, 0)
+    assert found.delays[0] > 3000
+
+
+@pytest.mark.parametrize("store", ["sqlite", "postgresql"])
+def test_a_short_round_of_growth_gives_times_and_plans(store: str, tmp_path: Path) -> None:
+    report = tmp_path / "growth.json"
+    told = run(
+        "growth", "--only", store, "--largest", "3", "--rounds", "1", "--operations", "1",
+        "--json", str(report),
+    )  # fmt: skip
+    assert told.returncode == 0, told.stderr
+    found = json.loads(report.read_text())
+    assert all(times["1000"]["median"] > 0 for times in found["microseconds"][store].values())
+    planned = {plan["statement"] for plan in found["plans"][store]}
+    assert {"select user", "update session", "delete session", "select outbox_mail"} <= planned
+
+
+@pytest.mark.parametrize(
+    ("condition", "faults"),
+    [("id = ?", 0), ("realm = ? ORDER BY mail LIMIT 3", 1), ("mail = ?", 1), ("+id = ?", 1)],
+)
+def test_a_way_through_a_whole_table_is_told(condition: str, faults: int, tmp_path: Path) -> None:
+    path = tmp_path / "some.db"
+    with closing(sqlite3.connect(path)) as made:
+        made.execute("CREATE TABLE watchword_user (id TEXT PRIMARY KEY, realm TEXT, mail TEXT)")
+        made.execute("CREATE INDEX some ON watchword_user (realm)")
+    asked = Statement(f"SELECT id FROM watchword_user WHERE {condition}", ("x",))
+    plans = of_sqlite(str(path), {"any": [asked]}, frozenset({"watchword_user"}), when="-")
+    assert len(plans[0].faults) == faults
 
 
 def test_a_server_that_answers_otherwise_is_no_contender() -> None:

@@ -9,6 +9,8 @@ from watchword.cli.configuration import config
 from watchword.cli.schema import migrate
 from watchword.cli.secret import secret
 from watchword.cli.servers import dev, serve
+from watchword.cli.tokens import tokens
+from watchword.cli.transfer import export_users, import_users
 from watchword.cli.users import users
 from watchword.cli.worker import worker
 
@@ -26,7 +28,10 @@ app.command()(dev)
 app.command()(worker)
 app.command()(migrate)
 app.command()(config)
+app.command("import")(import_users)
+app.command("export")(export_users)
 app.add_typer(users, name="users")
+app.add_typer(tokens, name="tokens")
 app.add_typer(secret, name="secret")
 
 

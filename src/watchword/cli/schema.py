@@ -24,6 +24,13 @@ def migrate(
     plan: Annotated[bool, typer.Option("--plan", help="Print what would be done; do nothing.")] = (
         False
     ),
+    skip_faulty: Annotated[
+        bool,
+        typer.Option(
+            "--skip-faulty",
+            help="Of your own table, rows without an address of their own become nobody's.",
+        ),
+    ] = False,
     data: Data = DATA,
     database: Database = None,
     app: AppName = None,
@@ -31,12 +38,14 @@ def migrate(
     """Bring the database up to this version.
 
     Only adds: old and new workers of one major version run side by side meanwhile. An empty
-    database is filled in at start anyway; this is for one that an older version made.
+    database is filled in at start anyway; this is for one that an older version made, and for
+    a table of your own whose rows are to be users.
     """
-    asyncio.run(_migrate(choose(data=data, database=database, app=app), plan=plan))
+    chosen = choose(data=data, database=database, app=app)
+    asyncio.run(_migrate(chosen, plan=plan, skip_faulty=skip_faulty))
 
 
-async def _migrate(chosen: Chosen, *, plan: bool) -> None:
+async def _migrate(chosen: Chosen, *, plan: bool, skip_faulty: bool) -> None:
     driver, records = chosen.auth.driver, chosen.auth.records
     file = sqlite_file(chosen.auth)
     if file is not None and not plan:
@@ -49,10 +58,10 @@ async def _migrate(chosen: Chosen, *, plan: bool) -> None:
         if plan:
             steps = await driver.plan(records)
             for step in steps:
-                typer.echo(f"{step};")
+                typer.echo(step if step.startswith("--") else f"{step};")
         else:
             typer.echo(f"Migrating {chosen.database}", err=True)
-            steps = await driver.migrate(records)
+            steps = await driver.migrate(records, skip_faulty=skip_faulty)
             for step in steps:
                 typer.echo(step)
     finally:

@@ -10,16 +10,17 @@ import sys
 import threading
 import time
 from asyncio import wrap_future
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from threading import Lock
 from typing import Any, Final, Literal, TypeVar, final
 
+from watchword.crypto import foreign
 from watchword.kernel.errors import Busy, ConfigurationError, Fault, InvalidInput
 from watchword.kernel.moment import refuse_in_transaction
-from watchword.kernel.secrets import unpadded
+from watchword.kernel.secrets import Secret, unpadded
 
 Scheme = Literal["argon2id", "bcrypt"]
 T = TypeVar("T")
@@ -192,8 +193,11 @@ class Hasher:
         memory_cost: int = 65536,
         parallelism: int = 4,
         bcrypt_rounds: int = 12,
+        firebase_signer_keys: Sequence[Secret] = (),
     ) -> None:
         """Take the cost of new hashes; `memory_cost` is in KiB.
+
+        `firebase_signer_keys` open the passwords that came from Firebase.
 
         Raises:
             ConfigurationError: what `cost_fault` says.
@@ -203,6 +207,7 @@ class Hasher:
             _Cost(scheme, time_cost, memory_cost, parallelism, bcrypt_rounds),
         )
         self._nobody = _unmatched(self._cost)
+        self._signers = foreign.signers(firebase_signer_keys)
 
     async def hash(self, password: str) -> str:
         """The stored form of a password: a PHC string, or `$2b$…`.
@@ -228,18 +233,40 @@ class Hasher:
         return await self._pool.run(self._check, password, stored)
 
     def _check(self, password: str, stored: str | None) -> Verdict:
-        made_at = _cost_of(stored)
-        if made_at is None and stored is not None:
-            _log.warning("a stored password is in no form that is accepted: refused")
-        if stored is not None and made_at is not None:
-            data, fault = _encoded(password, scheme=made_at.scheme)
-            right = _matches(data, stored)
-            if right is not None:
-                ok = right and fault is None
-                return Verdict(ok, ok and self._outdated(made_at, stored, password))
+        verdict = None if stored is None else self._tried(password, stored)
+        if verdict is not None:
+            return verdict
         # One hash as well, and nothing that could match.
         _matches(_encoded(password, scheme=self._cost.scheme)[0], self._nobody)
         return Verdict(ok=False, upgrade=False)
+
+    def _tried(self, password: str, stored: str) -> Verdict | None:
+        """Run the hash that `stored` asks for; None if there is none to run."""
+        inner = foreign.unwrapped(stored)
+        made_at = _cost_of(inner)
+        if made_at is not None:
+            data, fault = _encoded(password, scheme=made_at.scheme)
+            right = _matches(data, inner)
+            if right is None:
+                return None
+            ok = right and fault is None
+            return Verdict(ok, ok and self._outdated(made_at, stored, password))
+        try:
+            recipe = foreign.recipe_of(stored, self._signers)
+        except foreign.TooDear:
+            recipe = None
+        if recipe is None:
+            _log.warning("a stored password is in no form that is accepted: refused")
+            return None
+        if foreign.is_without_signer(stored, self._signers):
+            _log.warning("a stored password is Firebase's and its signer key is not set: refused")
+            return None
+        data, fault = _encoded(password, scheme="argon2id")
+        right = recipe.matches(data)
+        if right is None:
+            return None
+        ok = right and fault is None
+        return Verdict(ok, ok and _encoded(password, scheme=self._cost.scheme)[1] is None)
 
     def _outdated(self, made_at: _Cost, stored: str, password: str) -> bool:
         configured = self._cost
@@ -247,7 +274,7 @@ class Hasher:
             # A password that the configured scheme cannot take stays as it is, and signs in.
             return _encoded(password, scheme=configured.scheme)[1] is None
         if made_at.scheme == "bcrypt":
-            return made_at.bcrypt_rounds != configured.bcrypt_rounds
+            return not stored.startswith("$2") or made_at.bcrypt_rounds != configured.bcrypt_rounds
         return not stored.startswith("$argon2id$v=19$") or (
             (made_at.time_cost, made_at.memory_cost, made_at.parallelism)
             != (configured.time_cost, configured.memory_cost, configured.parallelism)
@@ -268,6 +295,24 @@ def cost_fault(
     """
     cost = _Cost(scheme, time_cost, memory_cost, parallelism, bcrypt_rounds)
     return _too_dear(cost) or _too_cheap(cost)
+
+
+def kind_of(stored: str) -> str | None:
+    """What kind of stored password this is; None if it is in no form that is accepted.
+
+    `argon2id`, `bcrypt`, `scrypt`, `pbkdf2-sha256`, `bcrypt-sha256`, `firebase-scrypt`, ….
+
+    Raises:
+        TooDear: a form that is known, at a cost that is not run.
+    """
+    inner = foreign.unwrapped(stored)
+    argon, blowfish = _ARGON2.fullmatch(inner), _BCRYPT.fullmatch(inner)
+    if argon is None and blowfish is None:
+        recipe = foreign.recipe_of(stored, {})
+        return recipe.kind if recipe is not None else None
+    if _cost_of(inner) is None:
+        raise foreign.TooDear
+    return f"argon2{argon['kind']}" if argon is not None else "bcrypt"
 
 
 def set_test_cost(*, enabled: bool) -> bool:

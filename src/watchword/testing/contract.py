@@ -7,7 +7,9 @@
         def driver_url(self) -> str:
             return "ours://an-empty-database"
 
-Runs under pytest with pytest-asyncio in auto mode.
+Runs under pytest with pytest-asyncio in auto mode and `-p watchword.testing.plugin`; the page
+docs/stores/own.md says more. `factory` makes the driver of a URL; it is a name, `module:function`,
+because other processes import it.
 """
 
 import asyncio
@@ -31,8 +33,10 @@ from watchword.storage.store import (
 from watchword.testing.contract_verbs import HOUR, MICROSECOND, VerbContract, ids
 from watchword.testing.racer import (
     NOW,
+    RECORDS,
     Ticket,
     attempt,
+    load,
     ticket,
 )
 
@@ -217,6 +221,21 @@ class LocalStoreContract(VerbContract):
 
 class StoreContract(LocalStoreContract):
     """Every promise of the table of verbs. Subclass it and say how the driver is made."""
+
+    async def test_what_was_written_is_there_for_whoever_opens_it_next(
+        self, store: Store, driver_url: str
+    ) -> None:
+        await store.insert(ticket("a", rank=1))
+        again = load(self.factory)(driver_url)
+        await again.open(RECORDS)
+        try:
+            await again.ping()
+            other = replace(store, driver=again)
+            assert await other.get(Ticket, id="a") == ticket("a", rank=1)
+            assert await again.plan(RECORDS) == ()
+        finally:
+            await again.close()
+        assert await store.get(Ticket, id="a")  # what is closed there is not closed here
 
     @pytest.mark.invariant("I-05")
     @pytest.mark.parametrize("verb", ["take", "update", "insert"])
