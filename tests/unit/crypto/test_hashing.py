@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import argon2.low_level
 import bcrypt
@@ -398,7 +399,7 @@ def test_without_a_number_there_is_a_thread_a_core() -> None:
 @pytest.mark.real_cost
 @pytest.mark.capability("S2-16")
 def test_a_cost_out_of_range_is_refused_with_its_remedy(
-    scheme: Scheme, cost: dict[str, int], named: str
+    scheme: Scheme, cost: dict[str, Any], named: str
 ) -> None:
     fault = cost_fault(scheme, **cost)
     assert fault is not None

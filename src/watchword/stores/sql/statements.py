@@ -10,6 +10,7 @@ from sqlalchemy import (
     Insert,
     Table,
     and_,
+    bindparam,
     case,
     delete,
     false,
@@ -198,7 +199,8 @@ def _one_of(column: Any, values: tuple[object, ...]) -> ColumnElement[bool]:
     some = [value for value in values if value is not None]
     choices: list[ColumnElement[bool]] = []
     if some:
-        choices.append(column.in_([literal(value, column.type) for value in some]))
+        # One parameter, which SQLAlchemy unfolds: a literal each would be compiled each.
+        choices.append(column.in_(bindparam(None, some, type_=column.type, expanding=True)))
     if len(some) < len(values):
         choices.append(column.is_(None))
     return or_(*choices) if choices else and_(false())
