@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from tests.told import ADA, ANOTHER, PASSWORD, Story, neighbour, telling
+from watchword import Watchword
 from watchword.features.sessions import sessions
 from watchword.kernel.errors import ConfigurationError
 from watchword.presets import standard
@@ -148,7 +149,7 @@ async def test_a_worker_that_no_longer_reads_believes_nothing_after_the_bound(
 
 async def silence(other: Story) -> None:
     """Stop its following, as if its loop never came to it."""
-    task = other.auth._listening  # noqa: SLF001  there is no other way to make it deaf
+    task = other.auth._listening
     assert task is not None
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
@@ -268,3 +269,32 @@ async def test_metrics_tell_of_the_feed_and_the_gate(fed_url: str) -> None:
         far = httpx.ASGITransport(app=story.app, client=("203.0.113.7", 1))
         async with httpx.AsyncClient(transport=far, base_url="http://localhost") as stranger:
             assert (await stranger.get("/metrics")).status_code == 404
+
+
+@pytest.mark.invariant("I-08")
+async def test_redis_wakes_workers_where_the_databases_own_word_is_lost(
+    postgres_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listen = asyncpg.Connection.add_listener
+
+    async def deaf(self: Any, channel: str, callback: Any) -> None:
+        await listen(self, f"{channel}_of_another_server", callback)
+
+    monkeypatch.setattr(asyncpg.Connection, "add_listener", deaf)
+    # Polled every seven seconds: only a hint can be as quick as this.
+    options: dict[str, Any] = {"wake": redis_url, "feed_bound": "28s"}
+    async with (
+        telling(postgres_url, **options) as story,
+        neighbour(story, postgres_url, **options) as other,
+    ):
+        assert following_of(other).status.wakers == ("redis",)
+        await story.join()
+        token = (await story.log_in())["access_token"]
+        await kept_at(other, token)
+        await log_out(story, token)
+        assert await refused(other, token) < 3
+
+
+def test_only_redis_wakes_workers(sqlite_url: str) -> None:
+    with pytest.raises(ConfigurationError, match="only redis"):
+        Watchword(sqlite_url, environment="development", environ={}, wake="sqlite://")
