@@ -7,6 +7,8 @@ COMMANDS = {
     "http": ("web", "requests/s and CPU a request, beside FastAPI alone and beside peers"),
     "lookup": ("lookup", "CPU of a look-up in the store, and of a miss of the gate's cache"),
     "signin": ("signin", "sign-ins/s beside raw argon2, and the delay of a plain route meanwhile"),
+    "revocation": ("revocation", "how long an ended session is believed elsewhere, by store"),
+    "growth": ("growth", "what the same work costs with 10^3 and with 10^6 people, and plans"),
     "import": ("imports", "import time beside FastAPI's"),
     "jose": ("jose", "CPU of verifying a token, by library"),
 }
@@ -17,7 +19,7 @@ def main(arguments: list[str]) -> None:
     if not arguments or arguments[0] not in COMMANDS:
         print("usage: python -m benchmarks COMMAND [--help]\n")
         for name, (_, purpose) in COMMANDS.items():
-            print(f"  {name:8} {purpose}")
+            print(f"  {name:10} {purpose}")
         raise SystemExit(0 if arguments[:1] in ([], ["--help"], ["-h"]) else 2)
     import_module(f"benchmarks.{COMMANDS[arguments[0]][0]}").main(arguments[1:])
 

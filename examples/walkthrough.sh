@@ -61,6 +61,19 @@ bearer() {
   printf 'Authorization: Bearer %s' "$1"
 }
 
+# refused ACCESS_TOKEN WHAT: check that it is, now; where another of several workers answers, as soon
+# as that one has heard of it, which takes 2 s at most
+refused() {
+  tries=0
+  call GET /auth/me --header "$(bearer "$1")"
+  while [ "$status" = 200 ] && [ "$tries" -lt 6 ]; do
+    tries=$((tries + 1))
+    sleep 0.5
+    call GET /auth/me --header "$(bearer "$1")"
+  done
+  step "$2" 401
+}
+
 # mailed PREFIX: wait for a mail to us with such a token, and print the token. Mail may be
 # quoted-printable: there a line that ends with = goes on in the next one.
 mailed() {
@@ -114,8 +127,7 @@ step 'who am I, with the newest token' 200
 
 post /auth/refresh "{\"refresh_token\": \"$first_refresh\"}"
 step 'the first refresh token, replayed' 401 refresh_token_reused
-call GET /auth/me --header "$(bearer "$access")"
-step 'the session is over: newest access token' 401
+refused "$access" 'the session is over: newest access token'
 post /auth/refresh "{\"refresh_token\": \"$refresh\"}"
 step 'the session is over: newest refresh token' 401
 
@@ -132,7 +144,6 @@ access=$(field access_token)
 
 call POST /auth/logout --header "$(bearer "$access")"
 step 'sign out' 204
-call GET /auth/me --header "$(bearer "$access")"
-step 'the access token is refused' 401
+refused "$access" 'the access token is refused'
 
 echo 'The whole way.'

@@ -9,9 +9,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests import told
 from tests.cli.command import Folder, clean
+from tests.examples.walking import ROOT, walk
 
-ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
 
 pytestmark = pytest.mark.slow
@@ -69,14 +70,15 @@ def is_there(client: httpx.Client, path: str) -> bool:
         return False
 
 
-def test_the_walkthrough_goes_the_whole_way(tmp_path: Path, database_url: str) -> None:
+def test_the_walkthrough_goes_the_whole_way(tmp_path: Path, database_or_redis_url: str) -> None:
     environ = {
         "WATCHWORD_ENVIRONMENT": "development",
         "WATCHWORD_MAIL": f"file:{tmp_path / 'mail'}",
-        "WATCHWORD_DATABASE": database_url,
+        "WATCHWORD_DATABASE": database_or_redis_url,
+        **told.ENVIRON,
     }
     folder = Folder(path=tmp_path, environ=environ)
-    with folder.running("serve", "--port", "0", "--data", "data") as server:
+    with folder.running("serve", "--port", "0", "--data", "data", "--workers", "2") as server:
         done = walk(server.address, tmp_path / "mail")
         assert done.returncode == 0, done.stdout + done.stderr
         assert "refresh_token_reused" in done.stdout
@@ -87,13 +89,3 @@ def test_the_walkthrough_says_where_it_stopped(tmp_path: Path) -> None:
     done = walk("http://127.0.0.1:1", tmp_path)
     assert done.returncode == 1
     assert "FAILED: POST /auth/register" in done.stderr
-
-
-def walk(url: str, mail: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["sh", str(ROOT / "examples" / "walkthrough.sh"), url, str(mail)],
-        capture_output=True,
-        text=True,
-        timeout=180,
-        check=False,
-    )

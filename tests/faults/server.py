@@ -1,13 +1,15 @@
 """What `watchword serve` serves, with hashing at the test cost and a clock that may be ahead.
 
-Reads one line of JSON for every server to start, and forks: the imports, most of a start, are
-made once. The server is a session of its own, takes a free port and prints it; everything else
-comes from the environment.
+Reads one line of JSON for every process to start, and forks: the imports, most of a start, are
+made once. The process is a session of its own and writes to its own log; everything else comes
+from the environment. A server takes a free port and says so.
 
-    {"ahead": 61, "die_after": 7}
+    {"log": "/tmp/a.log", "ahead": 61, "die_after": 7}
 
 With `die_after` it kills itself, as SIGKILL from elsewhere would, right after that many commits
 that follow a SIGUSR1: moments between a commit and its answer are too short to hit by chance.
+With `works`, a time, it is `watchword worker`, for which time goes ten times as fast since then;
+where it holds a lease, it calls itself by the number of its process.
 """
 
 import importlib
@@ -18,16 +20,33 @@ import socket
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from datetime import datetime, timedelta
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
 
 import uvicorn
 
+import watchword.app
 from watchword import Watchword
+from watchword.cli.worker import worker
 from watchword.kernel.clock import SystemClock
 from watchword.server.asgi import server_app
+from watchword.storage.leases import Leases
 from watchword.storage.store import Verbs
 from watchword.testing import cheap_hashing
+
+HASTE: Final = 10  # times as fast as the clock on the wall
+
+
+class Hasty(SystemClock):
+    """A clock that leaves leases behind soon. Those that began at the same time agree."""
+
+    def __init__(self, since: float) -> None:
+        self._since = datetime.fromtimestamp(since, UTC)
+
+    def now(self) -> datetime:
+        return self._since + (super().now() - self._since) * HASTE
 
 
 class Ahead(SystemClock):
@@ -80,12 +99,21 @@ class Doomed:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+def work(since: float) -> None:
+    """One worker, until it is killed."""
+    watchword.app.SystemClock = partial(Hasty, since)
+    watchword.app.Leases = partial(Leases, holder=str(os.getpid()))
+    worker(data=Path(), app=None)
+
+
 def serve(*, ahead: float = 0.0, die_after: int | None = None) -> None:
     """One server, until it is killed."""
     with cheap_hashing(), socket.create_server(("127.0.0.1", 0)) as listening:
         auth = Watchword(served=True, clock=Ahead(timedelta(seconds=ahead)))
         if die_after is not None:
-            Doomed(die_after).watch(auth.driver)
+            doomed = Doomed(die_after)
+            for driver in auth.drivers:
+                doomed.watch(driver)
         app = server_app(auth)
         print(f"It listens on http://127.0.0.1:{listening.getsockname()[1]}", flush=True)
         config = uvicorn.Config(app, lifespan="on", log_level="warning", proxy_headers=False)
@@ -93,20 +121,35 @@ def serve(*, ahead: float = 0.0, die_after: int | None = None) -> None:
 
 
 def main() -> None:
-    for module in ("watchword.stores.sql.migrate", "aiosqlite", "asyncpg", "alembic.autogenerate"):
+    for module in MODULES:
         importlib.import_module(module)  # so that no server has to
-    child = None
     for line in sys.stdin:
         given = json.loads(line)
-        if child is not None:
-            os.waitpid(child, 0)  # dead; until now nobody else could get its number
+        # Nobody waits for those that die: until this process ends, no other gets their number.
         child = os.fork()
         if child == 0:
             os.setsid()
-            serve(**given)
+            become(**given)
             os._exit(0)
         print(f"pid {child}", flush=True)
 
+
+def become(*, log: str, works: float | None = None, **options: Any) -> None:
+    """What a child is from here on."""
+    into = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(into, 1)
+    os.dup2(into, 2)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    if works is None:
+        serve(**options)
+    else:
+        work(works)
+
+
+MODULES = (
+    *("watchword.stores.sql.migrate", "aiosqlite", "asyncpg", "alembic.autogenerate"),
+    *("watchword.stores.mongo", "pymongo", "watchword.stores.redis", "redis.asyncio"),
+)
 
 if __name__ == "__main__":
     main()

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from email import message_from_bytes, policy
 from email.message import EmailMessage
@@ -26,6 +26,7 @@ REAL = (str(Path(sys.executable).with_name("watchword")), "serve", "--port", "0"
 _STARTS_IN = 60.0  # seconds
 _LISTENS = re.compile(rb"listens on (http://\S+)\n")
 _FORKED = re.compile(rb"pid (\d+)\n")
+_WORKS = re.compile(rb"Working on ")
 
 
 def environment(database: str, mails: Path, **more: str) -> dict[str, str]:
@@ -44,41 +45,106 @@ def environment(database: str, mails: Path, **more: str) -> dict[str, str]:
 
 
 @dataclass
+class Forker:
+    """A process that has imported everything, and of which cheap processes are forked."""
+
+    environ: Mapping[str, str]
+    _process: "subprocess.Popen[bytes] | None" = None
+    _taking_turns: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def fork(self, **options: object) -> psutil.Process:
+        """Start one, with these options of `tests.faults.server`."""
+        async with self._taking_turns:
+            return await self._fork(options)
+
+    async def _fork(self, options: Mapping[str, object]) -> psutil.Process:
+        if self._process is None:
+            self._process = subprocess.Popen(  # noqa: ASYNC220  it takes milliseconds
+                (sys.executable, "-m", "tests.faults.server"),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                cwd=ROOT,
+                env=dict(self.environ),
+                start_new_session=True,
+            )
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None
+        assert stdout is not None
+        stdin.write(json.dumps(options).encode() + b"\n")
+        stdin.flush()
+        said = await asyncio.to_thread(stdout.readline)
+        found = _FORKED.fullmatch(said)
+        assert found is not None, said
+        return psutil.Process(int(found.group(1)))  # nobody else's: the forker keeps the dead
+
+    def close(self) -> None:
+        """End it; what was forked lives on."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
+
+
+@dataclass
 class Victim:
     """One server at a time: `start`, `kill`, `start` again. `close` at the end."""
 
     folder: Path
-    environ: Mapping[str, str]
+    forker: Forker
+    name: str = "server"
     kills: int = 0
     address: str = ""
-    _forker: "subprocess.Popen[bytes] | None" = None  # where cheap servers come from
+    recovered_in: list[float] = field(default_factory=list[float])  # seconds from kill to ready
+    _killed_at: float | None = None
     _real: "subprocess.Popen[bytes] | None" = None
     _server: psutil.Process | None = None
 
     async def start(self, **options: float) -> None:
         """Start a server that hashes at the test cost, and wait until it is ready."""
-        if self._forker is None:
-            self._forker = self._run((sys.executable, "-m", "tests.faults.server"))
-        assert self._forker.stdin is not None
         before = len(self._said())
-        self._forker.stdin.write(json.dumps(options).encode() + b"\n")
-        self._forker.stdin.flush()
-        pid = int((await self._hear(_FORKED, before)).group(1))
-        self._server = psutil.Process(pid)  # nobody else's: the forker keeps it when it is dead
+        self._server = await self.forker.fork(log=str(self._log), **options)
         await self._wait_until_ready(before)
+
+    async def start_worker(self, *, since: float) -> None:
+        """Start `watchword worker`, with a clock that goes fast since then."""
+        before = len(self._said())
+        self._server = await self.forker.fork(log=str(self._log), works=since)
+        await self._hear(_WORKS, before)
 
     async def start_real(self) -> None:
         """Start `watchword serve` itself, and wait until it is ready."""
         before = len(self._said())
-        self._real = self._run((*REAL, "--data", str(self.folder / "data")))
+        with self._log.open("ab") as output:
+            self._real = subprocess.Popen(  # noqa: ASYNC220  it takes milliseconds
+                (*REAL, "--data", str(self.folder / "data")),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=ROOT,
+                env=dict(self.forker.environ),
+                start_new_session=True,  # a group of its own: what it started dies with it
+            )
         self._server = psutil.Process(self._real.pid)
         await self._wait_until_ready(before)
+
+    @property
+    def pid(self) -> int:
+        """The number of the process that runs."""
+        assert self._server is not None
+        return self._server.pid
+
+    @property
+    def process(self) -> psutil.Process:
+        """The process that runs."""
+        assert self._server is not None
+        return self._server
 
     def kill(self) -> None:
         """SIGKILL to the process and whatever it started, unless it did that itself."""
         assert self._server is not None
         self.end()
         self.kills += 1
+        self._killed_at = time.monotonic()
 
     def doom(self) -> None:
         """Let it begin to count the commits that it has left."""
@@ -86,31 +152,16 @@ class Victim:
         self._server.send_signal(signal.SIGUSR1)
 
     def close(self) -> None:
-        """End whatever runs."""
+        """End whatever runs, and what it was forked of."""
         self.end()
-        if self._forker is not None:
-            self._forker.kill()
-            self._forker.communicate()
-            self._forker = None
+        self.forker.close()
 
     @property
     def _log(self) -> Path:
-        return self.folder / "server.log"
+        return self.folder / f"{self.name}.log"
 
     def _said(self) -> bytes:
         return self._log.read_bytes() if self._log.exists() else b""
-
-    def _run(self, command: Sequence[str]) -> "subprocess.Popen[bytes]":
-        with self._log.open("ab") as output:
-            return subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                cwd=ROOT,
-                env=dict(self.environ),
-                start_new_session=True,  # a group of its own: what it started dies with it
-            )
 
     def end(self) -> None:
         """End the server, if one runs."""
@@ -124,10 +175,12 @@ class Victim:
             self._real = None
 
     async def _hear(self, what: "re.Pattern[bytes]", after: int) -> "re.Match[bytes]":
+        assert self._server is not None
         until = time.monotonic() + _STARTS_IN
         while time.monotonic() < until:
             if found := what.search(self._said(), after):
                 return found
+            assert _is_alive(self._server), self._said().decode()
             await asyncio.sleep(0.01)
         raise AssertionError(f"not heard in {_STARTS_IN} s:\n{self._said().decode()}")
 
@@ -140,6 +193,9 @@ class Victim:
                 assert _is_alive(self._server), self._said().decode()
                 with contextlib.suppress(httpx.TransportError):
                     if (await client.get(f"{self.address}/readyz")).status_code == 200:
+                        if self._killed_at is not None:
+                            self.recovered_in.append(time.monotonic() - self._killed_at)
+                            self._killed_at = None
                         return
                 await asyncio.sleep(0.01)
         raise AssertionError(f"not ready in {_STARTS_IN} s:\n{self._said().decode()}")

@@ -1,6 +1,7 @@
 """`watchword worker`."""
 
 import asyncio
+import contextlib
 import signal
 from pathlib import Path
 from typing import Annotated
@@ -22,23 +23,26 @@ def worker(
     """Do the background work, and nothing else: send mail, tidy up what is past its time.
 
     Web workers do it too unless WATCHWORD_BACKGROUND is off. Any number of these may run: as a
-    rule one of them works, and another takes over within seconds when it stops. It needs the
-    settings of the web workers, the secret and WATCHWORD_PUBLIC_URL included, because it writes
-    the links in mail. SIGTERM ends it.
+    rule one of them works, and when it stops another takes over: mail waits 15 seconds at most.
+    It needs the settings of the web workers, the secret and WATCHWORD_PUBLIC_URL included,
+    because it writes the links in mail. SIGTERM ends it.
     """
     auth = app_named(app) if app is not None else _served(data)
     asyncio.run(_work(auth))
 
 
 def _served(data: Path) -> App:
-    return Serving(place=Place(data=data), host="127.0.0.1", port=8000).watchword()
+    # As a server that listens on every address: in production it must be told where people
+    # reach it, since it writes links to there.
+    return Serving(place=Place(data=data), host="0.0.0.0", port=8000).watchword()  # noqa: S104
 
 
 async def _work(auth: App) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+        with contextlib.suppress(NotImplementedError):  # Windows ends it with KeyboardInterrupt
+            loop.add_signal_handler(number, stop.set)
     async with auth.running(background=True):
         jobs = ", ".join(sorted(job.name for job in auth.jobs()))
         typer.echo(f"Working on {shown(auth)}: {jobs}. Ctrl-C ends it.", err=True)

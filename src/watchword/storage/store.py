@@ -92,6 +92,13 @@ def where(**conditions: object) -> Where:
 Conditions = Mapping[str, object]
 
 
+def may_order(schema: Schema, name: str, conditions: Conditions) -> bool:
+    """Can lists be in the order of this field? Only where nothing is never among its values."""
+    asked = conditions.get(name)
+    is_compared = isinstance(asked, Comparison) and asked.operator in ("<", "<=", ">", ">=")
+    return not schema.columns[name].optional or is_compared
+
+
 class Verbs(Protocol):
     """What a driver can do, alone or inside a transaction. Conditions include the realm.
 

@@ -29,6 +29,7 @@ from watchword.storage.store import (
     Driver,
     Paging,
     Store,
+    le,
 )
 from watchword.testing.contract_verbs import HOUR, MICROSECOND, VerbContract, ids
 from watchword.testing.racer import (
@@ -95,6 +96,22 @@ class LocalStoreContract(VerbContract):
                 break
             paging = replace(paging, after=page.next)
         assert seen == [f"{number}" for number in range(9)]
+
+    async def test_what_may_hold_nothing_orders_a_list_that_asks_for_something(
+        self, store: Store
+    ) -> None:
+        for number in range(9):
+            at = None if number % 3 == 0 else NOW + number * MICROSECOND
+            await store.insert(ticket(f"{number}", expires_at=at))
+        paging = Paging(order=("expires_at", "id"), limit=2)
+        seen: list[str] = []
+        while True:
+            page = await store.find(Ticket, paging, expires_at=le(NOW + 7 * MICROSECOND))
+            seen += [one.id for one in page.items]
+            if page.next is None:
+                break
+            paging = replace(paging, after=page.next)
+        assert seen == ["1", "2", "4", "5", "7"]
 
     async def test_paging_crosses_names_of_any_letters(self, store: Store) -> None:
         names = sorted(["a\u200db", "tab\t", "\u202eabc", "'quote", "\U0001f469\u200d\U0001f680"])

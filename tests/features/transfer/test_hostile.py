@@ -72,12 +72,11 @@ async def test_a_bad_line_of_csv_is_one_refused_row(line: bytes, fault: str) -> 
     assert found == [(2, None), (3, fault), (5, None)]
 
 
-async def test_a_quote_that_is_never_closed_is_a_refused_row_and_no_endless_cell() -> None:
+async def test_after_a_quote_that_is_never_closed_nothing_is_taken_for_a_row() -> None:
+    """Its cell could be anybody's, and so could the lines in it."""
     text = b'email,username\na,b\n"open,\n' + b"".join(b"r%d,x\n" % n for n in range(50_000))
     found = await told(CsvFile(io.BytesIO(text)))
-    assert (3, "not_csv") in found
-    assert found[0] == (2, None)
-    assert len(found) > 10_000  # a cell ends at 128 KiB, and the lines after it are read
+    assert found == [(2, None), (3, "open_quote")]
 
 
 async def test_marks_and_line_ends_of_every_system_make_no_difference() -> None:
