@@ -95,6 +95,7 @@ class App:
         self._wirings: dict[str, Wiring] = {}
         self._answers: dict[type, list[Any]] = {}
         self._background: Background | None = None
+        self._inherited: list[object] = []  # from before a fork
         self._listening: asyncio.Task[None] | None = None
         self._starting: asyncio.Lock | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -338,6 +339,10 @@ class App:
     def _leave_the_parents(self) -> None:
         """In a process forked off after the start: what runs in the parent is not ours."""
         if self._loop is not None and self._process != os.getpid():
+            # Kept: to collect a connection here would end it for the parent.
+            self._inherited += (self.following, self._listening, self._background, self._waking)
+            if self.core.wake is not None:
+                self._waking = self._waker_of(self.core.wake)
             self._loop = self._starting = None
             self._background = self._listening = self.following = None
             self.cache.empty()
@@ -375,7 +380,7 @@ class App:
             bound=self.core.feed_bound,
             wakers=[waker for waker in wakers if waker is not None],
             evict=self.events.evict_subjects,
-            empty=self.cache.empty,
+            empty=self.events.evict_all,
             fresh=self.cache.fresh,
         )
         await self.following.begin()

@@ -85,6 +85,6 @@ def users(kind: type[U] = User, **options: Unpack[UserOptions]) -> Feature[Users
         records=(kind,),
         routes=routes,
         jobs=lambda service: (
-            Job(name="unfinished users", every=timedelta(seconds=30), run=service.finish),
+            Job(name="unfinished users", every=timedelta(seconds=10), run=service.finish),
         ),
     )

@@ -44,6 +44,7 @@ class Link:
         self._errors = require("redis.exceptions")
         self._home: tuple[int, asyncio.AbstractEventLoop] | None = None
         self._idle: list[Any] = []
+        self._inherited: list[list[Any]] = []  # by a fork: theirs to close, not ours
         self._free = asyncio.Semaphore(target.pool_size)
         self._guard = ("GETEX", f"{target.prefix}:schema")
 
@@ -176,6 +177,10 @@ class Link:
         """Forget the connections of another event loop or of the process we were forked from."""
         home = (os.getpid(), asyncio.get_running_loop())
         if self._home != home:
+            if self._home is not None and self._home[0] != home[0]:
+                # Collected here, they would take the parent's sockets out of the epoll that
+                # both processes share.
+                self._inherited.append(self._idle)
             self._home = home
             self._idle = []
             self._free = asyncio.Semaphore(self.target.pool_size)
