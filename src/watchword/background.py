@@ -55,6 +55,9 @@ class Background:
                 raise
             except Exception as error:  # noqa: BLE001  whatever it was, the next turn may work
                 _log.warning("background work %s failed: %s", job.name, type(error).__name__)
+                if not isinstance(error, StoreUnavailable):  # that is the same for all
+                    with contextlib.suppress(StoreUnavailable):
+                        await self._leases.let_go(job.name, lives=lives)
             if more:
                 await asyncio.sleep(0)
                 continue

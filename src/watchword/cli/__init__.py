@@ -3,6 +3,7 @@
 import sys
 
 from watchword.cli.app import app
+from watchword.cli.configuration import printable
 from watchword.cli.failures import explained
 
 
@@ -15,7 +16,8 @@ def main() -> None:
         if known is None:
             raise
         text, code = known
-        sys.stderr.write(f"{text}\n")
+        for line in text.split("\n"):  # it may quote what somebody else wrote
+            sys.stderr.write(f"{printable(line)}\n")
         sys.exit(code)
 
 

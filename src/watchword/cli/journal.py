@@ -34,7 +34,8 @@ REASONS: Final = {
     "not_json": "not JSON",
     "not_an_object": "JSON, but no object",
     "repeated_key": "an object that names a field twice",
-    "not_csv": "not CSV, a cell over 128 KiB, or a quote that is never closed",
+    "not_csv": "not CSV, or a cell over 128 KiB",
+    "open_quote": "a quote that is never closed: nothing after this line was read",
     "wrong_width": "not as many cells as the head has columns",
     "line_too_long": "longer than 1 MiB",
     "not_utf8": "not UTF-8",
@@ -78,7 +79,10 @@ class Journal:
                 kinds=Counter(tally["kinds"]),
                 refused=Counter(tally["refused"]),
             )
-            self.place = found["place"]
+            place: Any = found["place"]
+            if isinstance(place, bool) or not isinstance(place, str | int | None):
+                raise TypeError("no place")
+            self.place = place
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise Usage(f"--resume {self.path} is no place that an import left") from error
         if not same:
@@ -96,7 +100,9 @@ class Journal:
             "tally": {each.name: getattr(self.tally, each.name) for each in fields(Tally)},
         }
         beside = self.path.with_name(f"{self.path.name}.new")
-        beside.write_text(json.dumps(written), "utf-8")
+        beside.unlink(missing_ok=True)  # of a run that was killed, or a link to somewhere else
+        with made_private(beside, option="--resume") as file:
+            file.write(json.dumps(written))
         beside.replace(self.path)
 
     def close(self) -> None:
@@ -107,19 +113,22 @@ class Journal:
 
 @contextmanager
 def made_private(path: Path, *, option: str, again: bool = False) -> Generator[TextIO]:
-    """A file for this user only, which is not there yet.
+    """A file for this user only, which is not there yet, or is gone on with `again`.
 
     Raises:
         Usage: it is there, or cannot be made.
     """
-    flags = os.O_WRONLY | os.O_CREAT | (os.O_APPEND if again else os.O_EXCL)
+    # In a folder of many a name may be a link to a file that only we may write to.
+    flags = os.O_WRONLY | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
     try:
-        descriptor = os.open(path, flags, 0o600)
+        descriptor = os.open(path, flags | (os.O_APPEND if again else os.O_EXCL), 0o600)
     except FileExistsError as error:
         raise Usage(f"{option} {path}: the file is there; name another one") from error
     except OSError as error:
         raise Usage(f"{option} {path} cannot be made: {error.strerror}") from error
     with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
+        if os.fstat(descriptor).st_nlink > 1:
+            raise Usage(f"{option} {path} cannot be made: the file has another name too")
         yield file
 
 

@@ -1,5 +1,6 @@
 """Where `watchword import` reads: files, and tables of other systems."""
 
+import contextlib
 import hashlib
 import importlib
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -7,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 from uuid import UUID
 
 from watchword.cli.failures import Usage
@@ -55,7 +56,7 @@ class Named:
             with self.file.open("rb") as content:
                 what = content.read(4096)
         else:
-            parts = urlsplit(self.url or "")
+            parts = _parts(self.url or "")
             what = f"{parts.hostname}:{parts.port}{parts.path} {self.table}".encode()
         return hashlib.sha256(self.origin.encode() + b"\0" + what).hexdigest()
 
@@ -85,7 +86,7 @@ def named(
         columns[field] = column
     chosen = cast("Origin | None", origin)
     if source is not None:
-        parts = urlsplit(source)
+        parts = _parts(source)
         if parts.scheme.startswith("sqlite") and not Path(unquote(parts.path[1:])).is_file():
             raise Usage("--source: there is no such SQLite file")
         if chosen in _FILES:
@@ -105,6 +106,18 @@ def named(
     if not file.is_file():
         raise Usage(f"there is no file {file}")
     return Named(file=file, url=None, origin=chosen, table="", columns=columns)
+
+
+def _parts(url: str) -> SplitResult:
+    """The parts of a URL. Raises Usage, which repeats nothing: the fault may be the password."""
+    with contextlib.suppress(ValueError):
+        parts = urlsplit(url)
+        if parts.port != 0 and not parts.fragment:  # the port is read when it is asked for
+            return parts
+    raise Usage(
+        "--source cannot be read as a URL; what is no letter or digit in user and password is "
+        "percent-encoded (%23 for #, %2F for /)"
+    )
 
 
 @asynccontextmanager

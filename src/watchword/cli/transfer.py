@@ -270,7 +270,7 @@ class _Import:
             dry=self._dry,
         )
         for line in lines:
-            typer.echo(line)
+            typer.echo(printable(line))
         return stopped
 
 
@@ -334,7 +334,7 @@ def export_users(
     transfer = _transfer_of(chosen)
 
     async def write(to: TextIO) -> int:
-        many = 0
+        many, is_screen = 0, to.isatty()
         async with records(chosen) as auth:
             columns = columns_given_out(auth.users.kind, hashes=hashes)
             if file_format == "csv":
@@ -346,7 +346,8 @@ def export_users(
                         line = (
                             as_json(fields) if file_format == "jsonl" else as_csv(fields, columns)
                         )
-                        to.write(line)
+                        # What users wrote of themselves must not command a terminal.
+                        to.write(f"{printable(line[:-1])}\n" if is_screen else line)
         return many
 
     if output is None:

@@ -280,12 +280,12 @@ def _written(data: bytes) -> str:
 
 
 _STANDARD: Final = str.maketrans("-_", "+/")
-_NUMBER: Final = r"[1-9]\d{0,8}"
+_NUMBER: Final = r"[1-9][0-9]{0,8}"
 _B64: Final = r"[A-Za-z0-9+/]{1,700}={0,2}"
 _BCRYPT64: Final = r"[./A-Za-z0-9]"
 _SALT: Final = r"[\x21-\x23\x25-\x7e]{1,256}"  # anything but the dollar that ends it
 _FIREBASE: Final = re.compile(
-    r"\$firebase-scrypt\$k=(?P<signer>[A-Za-z0-9_-]{10}),m=(?P<memory>\d{1,2}),"
+    r"\$firebase-scrypt\$k=(?P<signer>[A-Za-z0-9_-]{10}),m=(?P<memory>[0-9]{1,2}),"
     rf"r=(?P<rounds>{_NUMBER})\$(?P<salt>{_B64})\$(?P<separator>(?:{_B64})?)\$(?P<hash>{_B64})"
 )
 _FORMS: Final[
@@ -337,7 +337,7 @@ _FORMS: Final[
     ),
     (
         re.compile(
-            rf"bcrypt_sha256\$(?P<settings>\$2[aby]\$\d\d\${_BCRYPT64}{{22}})"
+            rf"bcrypt_sha256\$(?P<settings>\$2[aby]\$[0-9]{{2}}\${_BCRYPT64}{{22}})"
             rf"(?P<hash>{_BCRYPT64}{{31}})"
         ),
         _bcrypt_django,
@@ -345,7 +345,7 @@ _FORMS: Final[
     (
         re.compile(
             r"\$bcrypt-sha256\$(?P<version>v=2,t=)?2(?P<letter>[aby]),(?(version)r=)"
-            rf"(?P<rounds>\d{{1,2}})\$(?P<salt>{_BCRYPT64}{{22}})\$(?P<hash>{_BCRYPT64}{{31}})"
+            rf"(?P<rounds>[0-9]{{1,2}})\$(?P<salt>{_BCRYPT64}{{22}})\$(?P<hash>{_BCRYPT64}{{31}})"
         ),
         _bcrypt_passlib,
     ),

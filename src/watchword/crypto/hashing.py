@@ -38,10 +38,10 @@ _BCRYPT_LIMIT: Final = 72  # bytes; bcrypt does not see what comes after
 
 _ARGON2 = re.compile(
     r"\$argon2(?P<kind>id|i|d)(?:\$v=(?P<version>16|19))?"
-    r"\$m=(?P<memory>[1-9]\d{0,6}),t=(?P<passes>[1-9]\d?),p=(?P<lanes>[1-9]\d?)"
+    r"\$m=(?P<memory>[1-9][0-9]{0,6}),t=(?P<passes>[1-9][0-9]?),p=(?P<lanes>[1-9][0-9]?)"
     r"\$[A-Za-z0-9+/]{11,128}\$[A-Za-z0-9+/]{16,128}"
 )
-_BCRYPT = re.compile(r"\$2[aby]\$(?P<rounds>\d\d)\$[./A-Za-z0-9]{53}")
+_BCRYPT = re.compile(r"\$2[aby]\$(?P<rounds>[0-9]{2})\$[./A-Za-z0-9]{53}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,8 @@ class Event:
         return ()
 
 
+_TOPICS = ("user", "session", "client", "key", "role", "policy", "app")
+
 E = TypeVar("E", bound=Event)
 Hook = Callable[[Any], Awaitable[None]]
 Partner = Callable[[Any, Any], Awaitable[None]]
@@ -93,3 +95,10 @@ class Events:
         """Tell every evictor that these are untrue: here, or at another worker (I-07)."""
         for evictor in self._evictors:
             evictor(subjects)
+
+    def evict_all(self) -> None:
+        """Tell every evictor that all may be untrue: of each topic, with no id.
+
+        Changes at other workers may have been missed (I-08, I-25).
+        """
+        self.evict_subjects(tuple((topic, "") for topic in _TOPICS))

@@ -2,8 +2,10 @@
 
 import hmac
 from typing import Any
+from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Request
+from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 
 from watchword.kernel.errors import StoreUnavailable
@@ -12,7 +14,9 @@ from watchword.presets import Watchword
 from watchword.server.serving import is_loopback
 
 _NO_STORE = {"Cache-Control": "no-store"}
-_FORWARDING = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
+_FORWARDING = frozenset(
+    {"forwarded", "via", "x-real-ip", "x-client-ip", "true-client-ip", "cf-connecting-ip"}
+)
 
 
 def probes(auth: Watchword) -> APIRouter:
@@ -54,7 +58,19 @@ def may_know(request: Request, token: Secret | None) -> bool:
     given = request.headers.get("authorization", "")
     if token is not None and given[:7].lower() == "bearer ":
         return hmac.compare_digest(given[7:].encode(), token.reveal().encode())
-    # A proxy on this machine speaks for others.
-    if any(name in request.headers for name in _FORWARDING):
-        return False
-    return request.client is not None and is_loopback(request.client.host)
+    return (
+        request.client is not None
+        and is_loopback(request.client.host)
+        and not _is_forwarded(request.headers)
+    )
+
+
+def _is_forwarded(headers: Headers) -> bool:
+    """Does a proxy on this machine speak for others? Some say nothing but whom they were asked."""
+    if any(name in _FORWARDING or name.startswith("x-forwarded") for name in headers):
+        return True
+    try:
+        host = urlsplit(f"//{headers.get('host', '')}").hostname
+    except ValueError:
+        host = None
+    return host is None or not is_loopback(host)

@@ -21,6 +21,8 @@ _log = logging.getLogger("watchword.feed")
 
 _READS_A_BOUND: Final = 4  # I-08
 _TRIED_AGAIN: Final = 15.0  # seconds until a waker that cannot be heard is opened again
+_APART: Final = 0.01  # seconds between reads that go on: a change anywhere makes all workers read
+_AT_ONCE: Final = 20 * _APART  # so many reads follow their hints without a pause
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +137,7 @@ class Following:
             await asyncio.gather(reopening, return_exceptions=True)
 
     async def _follow(self) -> None:
+        loop, due = asyncio.get_running_loop(), 0.0
         while True:
             await self._wait()
             try:
@@ -151,6 +154,9 @@ class Following:
             except Exception:  # noqa: BLE001  a mistake of ours: the cache goes stale, and this goes on
                 _log.exception("the change feed failed")
                 self._begun = False
+            due = max(due, loop.time()) + _APART
+            if (early := due - _AT_ONCE - loop.time()) > 0:
+                await asyncio.sleep(early)
 
     async def close(self) -> None:
         """Give every connection back."""
@@ -198,13 +204,20 @@ class Following:
             await waker.wait()
         except StoreUnavailable as error:
             _log.warning("%s no longer wakes this worker: %s", waker.name, error.note)
-            self._heard.remove(waker)
-            self._deaf.append(waker)
+        except Exception:  # noqa: BLE001  a mistake of the waker's: asked again at once, it fails again
+            _log.exception("%s no longer wakes this worker", waker.name)
+        else:
+            return
+        self._heard.remove(waker)
+        self._deaf.append(waker)
 
     async def _open(self, waker: Waker) -> bool:
         try:
             hears = await waker.open()
         except StoreUnavailable:
+            hears = False
+        except Exception:  # noqa: BLE001  a mistake of the waker's: rows are read all the same
+            _log.exception("%s failed", waker.name)
             hears = False
         (self._heard if hears else self._deaf).append(waker)
         return hears

@@ -63,6 +63,16 @@ class Leases:
         )
         return self._lost(name, until) if held is None else self._won(name, until)
 
+    async def let_go(self, name: str, *, lives: timedelta) -> None:
+        """Let others have it for a life: what fails here may work there.
+
+        Raises:
+            StoreUnavailable
+        """
+        if self._ours.pop(name, None) is not None:
+            self._theirs[name] = self.clock.now() + lives
+            await self.store.take(Lease, name=name, holder=self.holder)
+
     async def give_up(self) -> None:
         """Let others take over at once: this App stops."""
         ours, self._ours = self._ours, {}

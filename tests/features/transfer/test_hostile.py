@@ -152,14 +152,14 @@ async def test_what_firebase_did_not_write_is_said(text: bytes) -> None:
     [
         (b"nonsense", "not_json"),
         (b"", "not_json"),
-        (b'{"a": 1, "a": 2}', "repeated_key"),
         (b'{"a": ' + DEEP + b"}", "not_json"),
         (b'{"a": "' + b"x" * (3 * MIB) + b'"}', "line_too_long"),
-        (b"17", "not_an_object"),
         (b'{"a": "\x00"}', "not_json"),
     ],
 )
-async def test_after_an_entry_that_is_none_a_firebase_export_ends(entry: bytes, fault: str) -> None:
+async def test_after_an_entry_that_is_no_json_a_firebase_export_ends(
+    entry: bytes, fault: str
+) -> None:
     text = b'{"users": [{"email": "a"}, ' + entry
     assert await told(FirebaseExport(io.BytesIO(text))) == [(1, None), (2, fault)]
 

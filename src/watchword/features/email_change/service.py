@@ -172,14 +172,16 @@ class EmailChanges:
                     raise InvalidToken(note="spent, or the account changed")
                 # An address that was never proven is nobody's to take back, or to reserve.
                 undo = await self._reserve(tx, user) if user.is_verified else None
+                if undo is not None:
+                    # Before the change: a stop in between must not leave one that its former
+                    # owner never hears of. A mail whose undo is gone is not sent.
+                    await self.postbox.queue(
+                        tx, purpose=UNDO, address=undo.email_key, challenge=undo.id
+                    )
                 changed = await self._readdress(tx, user, address, undo)
                 if wish.session_id is not None:
                     await self.sessions.keep(
                         wish.session_id, was=user.epoch, epoch=changed.epoch, within=tx
-                    )
-                if undo is not None:
-                    await self.postbox.queue(
-                        tx, purpose=UNDO, address=undo.email_key, challenge=undo.id
                     )
                 await tx.announce(EmailChanged(realm=tx.realm, at=now, user_id=user.id))
         except (Conflict, UserAlreadyExists) as error:
@@ -214,8 +216,7 @@ class EmailChanges:
         except (Conflict, WatchwordError):
             if not tx.is_transactional:
                 if changed is not None:
-                    former = self.users.address(user.email)
-                    await self.users.readdress(changed, former, within=tx)
+                    await self.users.give_back(changed, user, within=tx)
                 if undo is not None:
                     await tx.take(EmailUndo, id=undo.id)
             raise

@@ -30,6 +30,7 @@ class _Ring:
     active: "SigningKey | None" = None
     verifying: dict[str, "SigningKey"] = field(default_factory=dict[str, "SigningKey"])
     read_at: float = float("-inf")
+    changes: int = 0  # that were noticed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +59,7 @@ class Keys:
         """A key changed, here or at another worker: the ring is read again before its next use."""
         if any(kind == "key" for kind, _ in subjects):
             self._ring.read_at = float("-inf")
+            self._ring.changes += 1
 
     def active(self) -> "SigningKey":
         """The key that signs now."""
@@ -105,7 +107,7 @@ class Keys:
             await self.store.insert(stored)
 
     async def _read(self) -> None:
-        began = self.clock.monotonic()
+        began, changes = self.clock.monotonic(), self._ring.changes
         paging = Paging(order=("purpose", "kid"), limit=200)
         page = await self.store.find(StoredKey, paging, purpose=ACCESS)
         now = self.clock.now()
@@ -120,7 +122,8 @@ class Keys:
             if stored.active_for == f"{ACCESS}/{self.settings.algorithm}":
                 active = key
         self._ring.active, self._ring.verifying = active, verifying
-        self._ring.read_at = began
+        # A change that came meanwhile is perhaps not in it (I-09).
+        self._ring.read_at = began if changes == self._ring.changes else float("-inf")
 
     def _unseal(self, stored: StoredKey) -> "SigningKey":
         try:

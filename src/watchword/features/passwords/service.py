@@ -1,11 +1,12 @@
 """The verbs on passwords: register, sign in, set, check, change."""
 
+import contextlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from watchword.crypto.hashing import Hasher
+from watchword.crypto.hashing import Hasher, Verdict
 from watchword.features.passwords.events import PasswordChanged, SignInFailed
 from watchword.features.passwords.policy import MAX_BYTES, faults_of, normal
 from watchword.features.passwords.records import Password
@@ -20,6 +21,7 @@ from watchword.kernel.errors import (
     RegistrationClosed,
     RevokedToken,
     UserAlreadyExists,
+    UserNotFound,
     WatchwordError,
 )
 from watchword.kernel.ids import new_id
@@ -104,12 +106,18 @@ class Passwords:
 
         A stop in between leaves the hash of nobody, and not an account without a way in.
         """
-        user_id = str(fields.pop("id", None) or new_id(self.clock.now()))
-        await self.store.insert(self._record(user_id, hashed))
+        given = fields.pop("id", None)
+        user_id = new_id(self.clock.now()) if given is None else str(given)
+        if given is not None and await self.users.get(user_id) is not None:
+            raise UserAlreadyExists(note="id")  # they must not have this password for a moment
+        try:
+            await self.store.insert(self._record(user_id, hashed))
+        except Conflict as conflict:
+            raise UserAlreadyExists(note="id") from conflict
         try:
             user: User = await self.users.create(email=email, id=user_id, **fields)
         except WatchwordError:
-            await self.forget(self.store, user_id)
+            await self.withdraw(self.store, user_id, hashed)
             raise
         return user
 
@@ -143,8 +151,8 @@ class Passwords:
         """
         user: User | None = await self.users.by_email(email)
         stored = await self._stored(user)
-        verdict = await self.hasher.verify(
-            normal(password) if len(password) <= 4 * MAX_BYTES else "",
+        verdict = await self._verdict(
+            password if len(password) <= 4 * MAX_BYTES else "",
             stored.hash if stored and len(password) <= 4 * MAX_BYTES else None,
         )
         if user is None or stored is None or not verdict.ok:
@@ -178,7 +186,7 @@ class Passwords:
         stored = await self._stored(user)
         if len(presented) > 4 * MAX_BYTES:
             return False
-        verdict = await self.hasher.verify(normal(presented), stored.hash if stored else None)
+        verdict = await self._verdict(presented, stored.hash if stored else None)
         if not verdict.ok:
             await self._failed(user, "wrong_password")
         return verdict.ok
@@ -205,8 +213,8 @@ class Passwords:
         """
         self.check_policy(new, field="new_password")
         stored = await self._stored(user)
-        verdict = await self.hasher.verify(
-            normal(current) if len(current) <= 4 * MAX_BYTES else "",
+        verdict = await self._verdict(
+            current if len(current) <= 4 * MAX_BYTES else "",
             stored.hash if stored else None,
         )
         if stored is None or not verdict.ok:
@@ -234,9 +242,9 @@ class Passwords:
                 )
                 if changed is None:
                     raise Conflict("hash")
+            await self._announce_change(tx, user.id, "change")
             if keep_session is not None:
                 await self._keep(keep_session, user, ending, tx)
-            await self._announce_change(tx, user.id, "change")
 
     async def _keep(self, session_id: str, user: User, ending: Ending, tx: Store) -> None:
         others = ending.epoch != user.epoch + ending.raises
@@ -262,6 +270,13 @@ class Passwords:
         await tx.put(self._record(user_id, hashed))
         await self._announce_change(tx, user_id, why)
 
+    async def withdraw(self, tx: Store, user_id: str, hashed: str) -> None:
+        """Take a password back that `put` set, if it is still this one; the way in is a reset."""
+        if await tx.take(Password, user_id=user_id, hash=hashed) is None:
+            return
+        with contextlib.suppress(UserNotFound):  # whoever signed in with it is out
+            await self.users.end_all(user_id, why="password_withdrawn", within=tx)
+
     async def set(self, user_id: str, password: str) -> None:
         """Set a user's password as an operator; every session ends.
 
@@ -269,11 +284,15 @@ class Passwords:
             InvalidInput, UserNotFound
         """
         hashed = await self.hashed(password)
-        async with (
-            self.store.transaction() as tx,
-            self.users.ending(user_id, why="password_set", within=tx),
-        ):
-            await self.put(tx, user_id, hashed, why="operator")
+        try:
+            async with (
+                self.store.transaction() as tx,
+                self.users.ending(user_id, why="password_set", within=tx),
+            ):
+                await self.put(tx, user_id, hashed, why="operator")
+        except UserNotFound:  # deleted meanwhile
+            await self.withdraw(self.store, user_id, hashed)
+            raise
 
     async def create_user(self, *, email: str, password: str, **fields: Any) -> User:
         """Make a user with a password, as an operator: both or neither.
@@ -300,6 +319,17 @@ class Passwords:
     async def _stored(self, user: User | None) -> Password | None:
         # Asked for nobody too: an unknown address costs the same look-ups.
         return await self.store.get(Password, user_id=user.id if user else _NOBODY)
+
+    async def _verdict(self, presented: str, stored: str | None) -> Verdict:
+        """Check a password as we hash it, then as it came: other systems hashed it like that.
+
+        Whose password is not in NFC pays for two hashes, whether there is such a user or not.
+        """
+        text = normal(presented)
+        verdict = await self.hasher.verify(text, stored)
+        if verdict.ok or text == presented:
+            return verdict
+        return await self.hasher.verify(presented, stored)
 
     async def _upgrade(self, stored: Password, password: str) -> None:
         hashed = await self.hasher.hash(normal(password))

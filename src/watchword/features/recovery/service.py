@@ -9,10 +9,11 @@ from watchword.features.recovery.records import PasswordReset
 from watchword.features.recovery.settings import RecoverySettings
 from watchword.features.users import User, UserDeleted, Users
 from watchword.kernel.clock import Clock
-from watchword.kernel.errors import ExpiredToken, InvalidToken
+from watchword.kernel.errors import ExpiredToken, InvalidToken, UserNotFound
 from watchword.kernel.ports import ComposedMail, Credential, MailRequest, Postbox
 from watchword.kernel.secrets import digest_of, new_secret
 from watchword.kernel.settings import spoken
+from watchword.storage.errors import Conflict
 from watchword.storage.store import Store, gt
 
 PREFIX = "wwp_"
@@ -110,15 +111,24 @@ class Recovery:
             )
             if not taken:
                 raise InvalidToken(note="spent, or the account changed")
-            async with self.users.ending(user.id, why="password_reset", within=tx) as ending:
-                if not user.is_verified:
-                    for credential in self.credentials:
-                        await credential.forget(tx, user.id)
-                await self.passwords.put(tx, user.id, hashed, why="reset")
-            # Last: a stop before it leaves nothing proven that a stranger could still get into.
-            now_theirs = replace(user, epoch=ending.epoch)
-            if await self.users.mark_verified(now_theirs, within=tx) is None:
-                raise InvalidToken(note="the account changed")
+            try:
+                await self._set(tx, user, hashed)
+            except (Conflict, UserNotFound) as error:
+                # Where nothing is undone: it may be another's account by now, or nobody's.
+                await self.passwords.withdraw(tx, user.id, hashed)
+                raise InvalidToken(note="the account changed") from error
+
+    async def _set(self, tx: Store, user: User, hashed: str) -> None:
+        ending = self.users.ending(user.id, why="password_reset", was=user.epoch, within=tx)
+        async with ending as ended:
+            if not user.is_verified:
+                for credential in self.credentials:
+                    await credential.forget(tx, user.id)
+            await self.passwords.put(tx, user.id, hashed, why="reset")
+        # Last: a stop before it leaves nothing proven that a stranger could still get into.
+        now_theirs = replace(user, epoch=ended.epoch)
+        if await self.users.mark_verified(now_theirs, within=tx) is None:
+            raise Conflict("epoch")
 
     async def forget_user(self, tx: Store, event: UserDeleted) -> None:
         """A user was deleted: so is what they asked for."""

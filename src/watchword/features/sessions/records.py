@@ -10,7 +10,7 @@ from watchword.storage.record import record
     name="session",
     key=("id",),
     unique=(("cookie_digest",), ("refresh_family",)),
-    indexes=(("user_id", "ended_at", "started_at", "id"), ("refresh_grace_until",)),
+    indexes=(("user_id", "ended_at", "started_at", "id"), ("refresh_grace_until", "id")),
     expires="delete_at",
 )
 class Session:

@@ -24,7 +24,7 @@ COLUMNS: Final = (
     "is_active",
     "created_at",
 )
-_FORMULA: Final = re.compile(r"'*[=+\-@\t\r]")
+_FORMULA: Final = re.compile(r"'*[=+\-@\t\r\n]")
 
 
 def departure(user: User, stored: str | None) -> dict[str, Any]:

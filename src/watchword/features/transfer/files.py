@@ -16,7 +16,9 @@ from watchword.features.transfer.rows import Place, Row, Unreadable
 
 LONGEST: Final = 1024 * 1024  # bytes of a line, letters of an entry
 _CHUNK: Final = 64 * 1024
-_DEFUSED: Final = re.compile(r"'+[=+\-@\t\r]")
+_DEFUSED: Final = re.compile(r"'+[=+\-@\t\r\n]")
+_PLACE: Final = re.compile(r"([0-9]{1,18}):([0-9]{1,18})")
+_NO_PLACE: Final = "cannot be gone on with: that is no place that an import left"
 _NOTHING: Final[Mapping[str, object]] = {}
 
 
@@ -28,12 +30,17 @@ class _Faulty(Exception):
         self.code = code
 
 
+class _Lost(_Faulty):
+    """Nor can anything after it: it cannot be told where that begins."""
+
+
 class _Lines:
     """The lines of a file as texts, and where the next one begins."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self.number = 0  # of the line given last
+        self.is_quoted = False  # is the next line inside a quoted cell of a CSV file?
         self.next_at = 0
         start = file.read(4)
         if start.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
@@ -44,8 +51,10 @@ class _Lines:
 
     def go_to(self, place: Place) -> None:
         """Go on where a row said that the next one begins: `offset:line`."""
-        offset, _, number = str(place).partition(":")
-        self.next_at, self.number = int(offset), int(number)
+        found = _PLACE.fullmatch(str(place))
+        if found is None:
+            raise Unreadable(_NO_PLACE)
+        self.next_at, self.number = int(found[1]), int(found[2])
         self._file.seek(self.next_at)
 
     @property
@@ -61,11 +70,11 @@ class _Lines:
         if not line:
             raise StopIteration
         self.number += 1
-        self.next_at += len(line)
+        self._passed(line)
         if len(line) > LONGEST:
             while line and not line.endswith(b"\n"):
                 line = self._file.readline(LONGEST)
-                self.next_at += len(line)
+                self._passed(line)
             raise _Faulty("line_too_long")
         if b"\x00" in line:
             raise _Faulty("nul_character")
@@ -73,6 +82,27 @@ class _Lines:
             return line.decode("utf-8")
         except UnicodeDecodeError as error:
             raise _Faulty("not_utf8") from error
+
+    def _passed(self, data: bytes) -> None:
+        self.next_at += len(data)
+        self.is_quoted ^= bool(data.count(b'"') % 2)
+
+    def leave_quotes(self) -> bool:
+        """Pass the rest of a record that cannot be read, to the end of its quoted cell.
+
+        Whoever wrote that cell chose its lines: one of them must not be read as a row.
+
+        Returns:
+            False if the file ended inside it.
+        """
+        while self.is_quoted:
+            try:
+                next(self)
+            except StopIteration:
+                return False
+            except _Faulty:
+                continue
+        return True
 
 
 class CsvFile:
@@ -110,6 +140,7 @@ class CsvFile:
         reader = csv.reader(lines, delimiter=self._separator, strict=True)
         while True:
             number = lines.number + 1
+            lines.is_quoted = False
             fault: str | None = None
             cells: list[str] = []
             try:
@@ -117,7 +148,7 @@ class CsvFile:
             except StopIteration:
                 return
             except (_Faulty, csv.Error) as error:
-                fault = _code(error)
+                fault = _code(error) if lines.leave_quotes() else "open_quote"
             if fault is None and not cells:
                 continue
             if fault is None and len(cells) != len(columns):
@@ -186,7 +217,9 @@ class FirebaseExport:
 
     def __init__(self, file: BinaryIO, *, after: Place | None = None) -> None:
         self._file = file
-        self._skip = int(after) if after is not None else 0
+        if not isinstance(after, int | None):
+            raise Unreadable(_NO_PLACE)
+        self._skip = max(after or 0, 0)
 
     async def batches(self, size: int) -> AsyncGenerator[list[Row]]:
         """The rows, `size` at a time."""
@@ -207,7 +240,9 @@ class FirebaseExport:
                 values = stream.entry()
             except _Faulty as error:
                 yield Row(line=number, values=_NOTHING, place=number, fault=error.code)
-                return
+                if isinstance(error, _Lost):
+                    return
+                continue
             if values is None:
                 return
             yield Row(line=number, values=values, place=number)
@@ -251,17 +286,27 @@ class _Stream:
                 break
         if self.text[self._at : self._at + 1] == "]":
             return None
+        try:
+            return _object(self._decoded(_DECODER))
+        except _Lost:
+            raise
+        except _Faulty as fault:
+            if fault.code != "not_an_object":
+                self._decoded(_LENIENT)  # JSON, but not such as we take: pass it
+            raise
+
+    def _decoded(self, decoder: json.JSONDecoder) -> object:
         while True:
             try:
-                value, self._at = _DECODER.raw_decode(self.text, self._at)
+                value, self._at = decoder.raw_decode(self.text, self._at)
             except RecursionError as error:
-                raise _Faulty("not_json") from error
+                raise _Lost("not_json") from error
             except ValueError as error:
                 too_long = len(self.text) - self._at > LONGEST
                 if too_long or not self._more():
-                    raise _Faulty("line_too_long" if too_long else "not_json") from error
+                    raise _Lost("line_too_long" if too_long else "not_json") from error
             else:
-                return _object(value)
+                return cast("object", value)
 
 
 def read_object(text: str) -> Mapping[str, object]:
@@ -290,3 +335,4 @@ def _no_number(_: str) -> NoReturn:
 
 
 _DECODER: Final = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_number)
+_LENIENT: Final = json.JSONDecoder()

@@ -191,7 +191,7 @@ class Transfer:
             await tx.insert(user)
         except Conflict:
             if password is not None and not tx.is_transactional:
-                await tx.take(Password, user_id=user.id, hash=password.hash)
+                await self._take_back(tx, user, password)
             raise
         registered = UserRegistered(
             realm=user.realm,
@@ -220,6 +220,12 @@ class Transfer:
             if await self._is_somebody(tx, password.user_id):
                 raise
             await tx.put(password)
+
+    async def _take_back(self, tx: Store, user: User, password: Password) -> None:
+        """Remove the hash of who was not written, but not of who was, by another run just now."""
+        there = await tx.get(self.users.kind, id=user.id)
+        if there is None or there.email_key != user.email_key:
+            await tx.take(Password, user_id=user.id, hash=password.hash)
 
     async def _is_somebody(self, tx: Store, user_id: str) -> bool:
         return await tx.get(self.users.kind, id=user_id) is not None

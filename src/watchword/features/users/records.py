@@ -212,5 +212,6 @@ class UserIntent:
     realm: str
     id: str
     user_id: str
+    user_since: datetime  # an id may be used once more: by whom was it held then?
     purpose: Literal["end", "delete"]
     due_at: datetime

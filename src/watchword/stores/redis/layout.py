@@ -3,6 +3,7 @@
     watchword:{main:session:<id>}                    the record, a hash
     watchword:u:{<digest>}                           a unique key: names the record that holds it
     watchword:i:{main:session:user_id:<value>}       what has these leading texts of an index
+    watchword:i:{main:session:user_id-ended_at:<value>}   of those, what has nothing in that field
     watchword:t:{main:session:refresh_grace_until}   an index that leads with an instant
     watchword:k:{main:session}                       all of a kind and realm
     watchword:r:{session}                            the realms of a kind
@@ -20,7 +21,7 @@ What stands between the braces is what a cluster hashes: one slot a key.
 import hashlib
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Final, Literal
 from urllib.parse import quote
@@ -41,11 +42,17 @@ class Slot:
     name: bytes
     kind: Literal["unique", "kind", "group", "time"]
     fields: tuple[str, ...]
+    blank: tuple[str, ...] = ()  # fields that hold nothing in what is listed
 
     @property
     def stamp(self) -> bytes:
         """The hash field with this slot's own stamp."""
         return STAMP + self.name
+
+    @property
+    def decided_by(self) -> tuple[str, ...]:
+        """The fields that say whether a record has this hint, and where it is."""
+        return self.fields + self.blank
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +92,7 @@ class Layout:
     def group(self, slot: Slot, raw: Raw) -> bytes:
         """The key of a list of those that have these texts in common."""
         values = [_escaped(raw[name.encode()]) for name in slot.fields]
-        return self._key("i", raw[b"realm"], self.schema.name, "+".join(slot.fields), *values)
+        return self._key("i", raw[b"realm"], self.schema.name, _named(slot), *values)
 
     def time(self, slot: Slot, realm: bytes) -> bytes:
         """The key of a list in order of an instant."""
@@ -104,6 +111,8 @@ class Layout:
         """The hints that lead to this record; what holds nothing has none."""
         for slot in self.slots if slots is None else slots:
             if any(name.encode() not in raw for name in slot.fields):
+                continue
+            if any(name.encode() in raw for name in slot.blank):
                 continue
             match slot.kind:
                 case "unique":
@@ -148,9 +157,17 @@ def _listed(schema: Schema, fields: tuple[str, ...]) -> Iterator[Slot]:
     leading: list[str] = []
     for name in fields:  # every beginning that a question may name; the key only orders
         if schema.columns[name].kind != "text" or name in schema.key:
+            if leading and schema.columns[name].optional:
+                # "What has not ended" must not be looked for among all that has.
+                slot = Slot(b"", "group", tuple(leading), (name,))
+                yield replace(slot, name=b"i:" + _named(slot).encode())
             return
         leading.append(name)
         yield Slot(b"i:" + "+".join(leading).encode(), "group", tuple(leading))
+
+
+def _named(slot: Slot) -> str:
+    return "-".join(("+".join(slot.fields), *slot.blank))
 
 
 def _escaped(value: bytes) -> str:

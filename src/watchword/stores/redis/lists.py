@@ -114,10 +114,12 @@ def _narrowest(layout: Layout, wanted: tuple[Condition, ...], named: Raw) -> _Li
     groups = [
         slot
         for slot in layout.slots
-        if slot.kind == "group" and all(name.encode() in named for name in slot.fields)
+        if slot.kind == "group"
+        and all(name.encode() in named for name in slot.fields)
+        and all(_is_blank(name, wanted) for name in slot.blank)
     ]
     if groups:
-        slot = max(groups, key=lambda slot: len(slot.fields))
+        slot = max(groups, key=lambda slot: (len(slot.fields), len(slot.blank)))
         return _List(layout.group(slot, named), slot, None)
     for slot in layout.slots:
         between = _span(slot, wanted) if slot.kind == "time" else None
@@ -125,6 +127,13 @@ def _narrowest(layout: Layout, wanted: tuple[Condition, ...], named: Raw) -> _Li
             return _List(layout.time(slot, named[b"realm"]), slot, between)
     (everything,) = (slot for slot in layout.slots if slot.kind == "kind")
     return _List(layout.everything(named[b"realm"]), everything, None)
+
+
+def _is_blank(name: str, wanted: tuple[Condition, ...]) -> bool:
+    return any(
+        one.field == name.encode() and one.operator == "=" and one.values == (None,)
+        for one in wanted
+    )
 
 
 def _span(slot: Slot, wanted: tuple[Condition, ...]) -> tuple[bytes, bytes] | None:

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 from watchword.kernel.errors import StoreUnavailable
 from watchword.storage.errors import Conflict
 from watchword.storage.record import schema_of
-from watchword.storage.store import Conditions, Plus
+from watchword.storage.store import Conditions, Plus, may_order
 from watchword.stores.redis import hints
 from watchword.stores.redis.hints import Pending, Write
 from watchword.stores.redis.layout import STAMP, Hint, Layout, Slot, layout_of
@@ -87,7 +87,7 @@ class RedisVerbs:
         """Up to `limit` records in this order, past `after`."""
         schema = schema_of(kind)
         for name in order:
-            if schema.columns[name].optional:
+            if not may_order(schema, name, conditions):
                 raise TypeError(f"{schema.name}.{name} may hold nothing and so orders no list")
 
         def place(record: Any) -> Any:
@@ -207,7 +207,7 @@ class RedisVerbs:
         same = frozenset(s for s in change.slots if _values(s, before) == _values(s, after))
         due = [slot for slot in change.slots if is_renewed or slot not in same]
         placed = list(layout.hints(after, due))
-        guard = {expires.decode(), *(name for slot in change.slots for name in slot.fields)}
+        guard = {expires.decode(), *(name for slot in change.slots for name in slot.decided_by)}
         async with self._led(write, placed, own=same):
             stored = await self._changed(
                 key,
@@ -370,7 +370,7 @@ class _Change:
         self.slots = [
             slot
             for slot in layout.slots
-            if self.expires.decode() in changes or not changes.keys().isdisjoint(slot.fields)
+            if self.expires.decode() in changes or not changes.keys().isdisjoint(slot.decided_by)
         ]
 
     def applied_to(self, before: Raw) -> Raw:
@@ -394,7 +394,7 @@ def _stamps(
 
 
 def _values(slot: Slot, raw: Raw) -> tuple[bytes | None, ...]:
-    return tuple(raw.get(name.encode()) for name in slot.fields)
+    return tuple(raw.get(name.encode()) for name in slot.decided_by)
 
 
 def _equal(wanted: tuple[Condition, ...]) -> Raw:

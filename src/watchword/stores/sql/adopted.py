@@ -439,7 +439,8 @@ def _filling(found: Adopted, table: Table) -> Any:
             found.key == bindparam("this", type_=found.key.type),
             found.derived.is_(None),
             # Changed since it was read: then it is still pending.
-            source.is_not_distinct_from(bindparam("read", type_=source.type)),
+            # As it came: what no user may hold, such as NUL, stands in others' tables.
+            source.is_not_distinct_from(bindparam("read", type_=Text())),
         )
         .values(new)
     )

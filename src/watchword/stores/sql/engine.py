@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib
+import os
 import sqlite3
 from collections.abc import AsyncGenerator, Awaitable, Mapping
 from contextlib import asynccontextmanager
@@ -251,8 +252,30 @@ class Pool:
 
     def __init__(self, target: Target) -> None:
         self.target = target
-        self.engine = make_engine(target)
-        self._queue = Queue(timeout=target.busy_timeout) if target.backend == "sqlite" else None
+        self._inherited: list[AsyncEngine] = []  # by a fork: not even closed, they are the parent's
+        self._make()
+
+    def _make(self) -> None:
+        self._process = os.getpid()
+        self._engine = make_engine(self.target)
+        is_sqlite = self.target.backend == "sqlite"
+        self._own_queue = Queue(timeout=self.target.busy_timeout) if is_sqlite else None
+
+    def _leave_the_parents(self) -> None:
+        if self._process != os.getpid():
+            self._inherited.append(self._engine)
+            self._make()
+
+    @property
+    def engine(self) -> AsyncEngine:
+        """The engine of this process; a forked child gets one of its own."""
+        self._leave_the_parents()
+        return self._engine
+
+    @property
+    def _queue(self) -> Queue | None:
+        self._leave_the_parents()
+        return self._own_queue
 
     @asynccontextmanager
     async def connection(self, *, writes: bool) -> AsyncGenerator[AsyncConnection]:

@@ -97,7 +97,7 @@ class ForeignTable:
             raise
         except Exception as error:  # noqa: BLE001  a source is not ours: whatever it is, say so
             fault = translated(error)
-            if fault is None:
+            if not isinstance(fault, StoreUnavailable):
                 fault = StoreUnavailable(f"the source: {type(error).__name__}")
         raise fault  # outside the handler: the cause may quote values
 
