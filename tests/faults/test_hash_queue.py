@@ -61,6 +61,7 @@ async def test_a_hundred_sign_ins_at_once_leave_the_loop_free_and_the_queue_boun
             # and everything else is answered as ever.
             async with asyncio.timeout(60):
                 while sum(task.done() for task in tasks) < PARALLEL - THREADS - QUEUE:
+                    await asyncio.sleep(0)  # what comes from the cache waits for nothing
                     assert (await story.client.get("/healthz")).status_code == 200
                     assert (await story.me(token)).status_code == 200
                     assert pool.running <= THREADS

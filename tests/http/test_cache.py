@@ -264,9 +264,10 @@ async def test_what_a_handler_gets_it_cannot_change_for_others(database_url: str
                     setattr(record, name, "x")
             return user.email
 
-        for _ in range(2):
+        hits = story.auth.cache.hits
+        while story.auth.cache.hits == hits:  # its own change may still come through the feed
             assert (await story.client.get("/bend", headers=bearer(token))).json() == ADA
-        assert seen[0] is seen[1]  # the second was a hit
+        assert seen[-2] is seen[-1]  # the second was a hit
         me = (await story.me(token)).json()
         assert me["user_settings"] == change["user_settings"]
 

@@ -524,7 +524,6 @@ async def test_a_row_that_holds_no_text_holds_up_nobody(sqlite_url: str, mail: o
 
 
 @pytest.mark.invariant("I-01")
-@pytest.mark.xfail(strict=True, reason="a password and an undo know no more of a user than the id")
 @pytest.mark.parametrize("what", ["password", "undo"])
 async def test_whoever_gets_a_used_id_gets_no_credential_of_its_last_bearer(
     sql_database_url: str, what: str

@@ -79,6 +79,7 @@ class Adoption:
     reset: Mapping[str, object]  # our fields of a row whose derived field is computed
     raised: str  # our number that every adoption raises
     absent: Mapping[str, object]  # what a field holds whose column holds nothing
+    named_by: str  # the field by which other records name one of these
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

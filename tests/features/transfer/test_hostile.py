@@ -214,3 +214,11 @@ async def test_a_long_file_is_never_held() -> None:
     tracemalloc.stop()
     assert rows > 200
     assert peak < 8 * MIB
+
+
+async def test_rows_as_long_as_may_be_come_in_small_batches() -> None:
+    line = b'{"email": "ada@example.com", "bio": "' + b"x" * (1024 * 1024 - 100) + b'"}\n'
+    source = JsonLines(io.BytesIO(line * 12))
+    sizes = [len(batch) async for batch in source.batches(500)]
+    assert sum(sizes) == 12
+    assert max(sizes) <= 5

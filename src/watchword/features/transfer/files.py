@@ -8,7 +8,7 @@ import csv
 import json
 import re
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE, getincrementaldecoder
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import BinaryIO, Final, NoReturn, cast
 
@@ -16,6 +16,7 @@ from watchword.features.transfer.rows import Place, Row, Unreadable
 
 LONGEST: Final = 1024 * 1024  # bytes of a line, letters of an entry
 _CHUNK: Final = 64 * 1024
+_HEAVY: Final = 4 * 1024 * 1024  # bytes after which a batch is full
 _DEFUSED: Final = re.compile(r"'+[=+\-@\t\r\n]")
 _PLACE: Final = re.compile(r"([0-9]{1,18}):([0-9]{1,18})")
 _NO_PLACE: Final = "cannot be gone on with: that is no place that an import left"
@@ -131,8 +132,7 @@ class CsvFile:
 
     async def batches(self, size: int) -> AsyncGenerator[list[Row]]:
         """The rows, `size` at a time."""
-        rows = self._rows()
-        while batch := list(islice(rows, size)):
+        for batch in _batched(self._rows(), size, lambda: self._lines.next_at):
             yield batch
 
     def _rows(self) -> Iterator[Row]:
@@ -165,6 +165,19 @@ class CsvFile:
             yield Row(line=number, values=values, place=lines.place, fault=fault)
 
 
+def _batched(rows: Iterator[Row], size: int, passed: Callable[[], int]) -> Iterator[list[Row]]:
+    """The rows, `size` at a time, and sooner where they are long: memory is bounded, too."""
+    batch: list[Row] = []
+    began = passed()
+    for row in rows:
+        batch.append(row)
+        if len(batch) == size or passed() - began >= _HEAVY:
+            yield batch
+            batch, began = [], passed()
+    if batch:
+        yield batch
+
+
 def _code(error: Exception) -> str:
     return error.code if isinstance(error, _Faulty) else "not_csv"
 
@@ -186,8 +199,7 @@ class JsonLines:
 
     async def batches(self, size: int) -> AsyncGenerator[list[Row]]:
         """The rows, `size` at a time."""
-        rows = self._rows()
-        while batch := list(islice(rows, size)):
+        for batch in _batched(self._rows(), size, lambda: self._lines.next_at):
             yield batch
 
     def _rows(self) -> Iterator[Row]:
@@ -226,7 +238,7 @@ class FirebaseExport:
         rows = self._rows()
         for _ in islice(rows, self._skip):  # parsed again, asked for no more
             pass
-        while batch := list(islice(rows, size)):
+        for batch in _batched(rows, size, self._file.tell):
             yield batch
 
     def _rows(self) -> Iterator[Row]:

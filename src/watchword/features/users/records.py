@@ -155,6 +155,7 @@ def _adoption(table: str, columns: Mapping[str, str], ids: Ids, realm: str) -> A
         reset={"is_verified": False},  # whoever proved an address proved another one
         raised="epoch",
         # What is not filled yet is nobody's: no address, no session (-1 fits none), not active.
+        named_by="user_id",
         absent={
             "email": "",
             "email_key": "",

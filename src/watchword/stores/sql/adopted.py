@@ -7,7 +7,7 @@ its derived field holds nothing.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple
 
 from alembic.ddl.base import AddColumn
@@ -20,11 +20,13 @@ from sqlalchemy import (
     Text,
     and_,
     bindparam,
+    delete,
     func,
     insert,
     or_,
     select,
     text,
+    true,
     update,
 )
 from sqlalchemy.schema import CreateIndex, CreateTable, DropTable
@@ -88,6 +90,7 @@ class Adopted:
     adoption: Adoption
     host: Host
     table: Table  # as it will be
+    others: tuple[Table, ...] = ()  # of records that name one of these
 
     @property
     def derived(self) -> Column[Any]:
@@ -145,7 +148,13 @@ def look(connection: Connection, records: Sequence[type]) -> list[Adopted]:
         fit = _Fitting(connection.dialect.name, schema, schema.adoption, host)
         faults.extend(fit.faults)
         if not fit.faults:
-            found.append(fit.adopted(kind))
+            named_by = schema.adoption.named_by
+            others = [
+                table_of(other)
+                for other in records
+                if id(schema_of(other)) in chosen and named_by in schema_of(other).columns
+            ]
+            found.append(replace(fit.adopted(kind), others=tuple(others)))
     if faults:
         raise ConfigurationError(faults)
     return found
@@ -301,6 +310,7 @@ def _conflicts(schema: Schema, table: Table, host: Host) -> dict[str, str]:
 class _Row(NamedTuple):
     id: str
     source: Any
+    is_new: bool  # never filled before: whoever had this id is gone
 
 
 @dataclass(slots=True)
@@ -418,7 +428,23 @@ def fill(connection: Connection, found: Adopted, faulty: set[str], after: str | 
         values.append({"this": row.id, "read": row.source, "derived": key, **given})
     if values:
         connection.execute(_filling(found, table), values)
+    _forget_former(connection, found, [row.id for row in rows if row.is_new])
     return rows[-1].id
+
+
+def _forget_former(connection: Connection, found: Adopted, ids: list[str]) -> None:
+    """Remove what our records say of who had these ids before, and whom their owner deleted.
+
+    Or a new row with a number that was used before would inherit a password.
+    """
+    named_by = found.adoption.named_by
+    for table in found.others:
+        if ids:
+            connection.execute(
+                delete(table).where(
+                    table.c["realm"] == found.adoption.realm, table.c[named_by].in_(ids)
+                )
+            )
 
 
 def _filling(found: Adopted, table: Table) -> Any:
@@ -507,14 +533,17 @@ def _batches(connection: Connection, found: Adopted) -> Iterator[list[_Row]]:
 
 def _batch(connection: Connection, found: Adopted, after: str | None) -> list[_Row]:
     source = found.table.c[found.adoption.source]
-    asked: Any = select(found.key, source).where(found.key.is_not(None))
+    raised = found.table.c[found.adoption.raised]
+    has_raised = raised.name in found.host.columns
+    is_new = raised.is_(None) if has_raised else true()
+    asked: Any = select(found.key, source, is_new).where(found.key.is_not(None))
     if found.has_derived:
         # Rows of other realms are ours, and full; and there is an index by realm.
         asked = asked.where(_realm(found), found.derived.is_(None))
     if after is not None:
         asked = asked.where(found.key > bindparam("after", after, type_=found.key.type))
     rows: Any = connection.execute(asked.order_by(found.key).limit(BATCH))
-    return [_Row(row[0], row[1]) for row in rows]
+    return [_Row(row[0], row[1], bool(row[2])) for row in rows]
 
 
 def _realm(found: Adopted) -> Any:
