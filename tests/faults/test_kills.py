@@ -84,7 +84,7 @@ async def test_a_killed_server_leaves_nobody_stuck_and_no_token_that_works_twice
     count: Callable[[int, int], int],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    kills = count(20, 200)
+    kills = count(12, 200)
     seed = int(os.environ.get("WATCHWORD_TEST_SEED") or random.SystemRandom().randrange(10**9))
     began = time.monotonic()
     mails = tmp_path / "mails"

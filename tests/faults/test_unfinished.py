@@ -161,7 +161,7 @@ async def test_a_change_or_deletion_that_was_cut_is_whole_once_a_worker_looked(
     count: Callable[[int, int], int],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    rounds = count(6, 100)
+    rounds = count(4, 100)
     chance = random.Random(6)
     environ = place.environment(tmp_path / "mails")
     victim = Victim(tmp_path, Forker(environ))
