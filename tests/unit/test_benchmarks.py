@@ -145,6 +145,24 @@ def test_a_short_round_of_growth_gives_times_and_plans(store: str, tmp_path: Pat
     assert {"select user", "update session", "delete session", "select outbox_mail"} <= planned
 
 
+@pytest.mark.capability("S1-43", "S1-34")
+@pytest.mark.parametrize("store", ["sqlite", "postgresql"])
+def test_with_a_hundred_thousand_sessions_no_statement_goes_through_a_table(
+    store: str, tmp_path: Path
+) -> None:
+    report = tmp_path / "growth.json"
+    told = run(
+        "growth", "--only", store, "--largest", "5", "--rounds", "1", "--operations", "6",
+        "--json", str(report),
+    )  # fmt: skip
+    assert told.returncode == 0, told.stderr
+    plans = json.loads(report.read_text())["plans"][store]
+    assert {"select session", "update session", "delete session"} <= {
+        plan["statement"] for plan in plans
+    }
+    assert [plan for plan in plans if plan["faults"]] == []
+
+
 @pytest.mark.parametrize(
     ("condition", "faults"),
     [("id = ?", 0), ("realm = ? ORDER BY mail LIMIT 3", 1), ("mail = ?", 1), ("+id = ?", 1)],
