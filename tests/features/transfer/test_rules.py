@@ -334,6 +334,7 @@ async def test_trying_out_writes_nothing_and_says_what_would_be(database_url: st
         assert await story.auth.store.count(Password) == 0
 
 
+@pytest.mark.slow
 async def test_trying_out_a_hundred_thousand_asks_twice_a_batch_and_holds_none(
     work: Work, sqlite_url: str
 ) -> None:

@@ -216,6 +216,7 @@ async def test_the_service_takes_ids_and_addresses_as_ever(sql_database_url: str
             assert await service.get(joined.id) == joined
 
 
+@pytest.mark.slow
 @pytest.mark.capability("S0-01")
 async def test_the_command_shows_and_adopts(sql_database_url: str, tmp_path: Path) -> None:
     program = f"""
