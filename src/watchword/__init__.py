@@ -1,7 +1,7 @@
 """Watchword: authentication and authorization for FastAPI and ASGI."""
 
 from watchword.features.users import CurrentUser, OptionalUser, Own, User, user_fields
-from watchword.http.depends import CurrentPrincipal, current_user, requires
+from watchword.http.depends import CurrentClaims, CurrentPrincipal, current_user, requires
 from watchword.kernel.errors import ConfigurationError, WatchwordError
 from watchword.kernel.events import Event
 from watchword.kernel.principal import Principal
@@ -9,6 +9,7 @@ from watchword.presets import Watchword
 
 __all__ = [
     "ConfigurationError",
+    "CurrentClaims",
     "CurrentPrincipal",
     "CurrentUser",
     "Event",

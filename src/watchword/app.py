@@ -22,6 +22,7 @@ from watchword.crypto.sealing import Sealer
 from watchword.crypto.signing import Signer
 from watchword.http.body import AuthRoute
 from watchword.http.cache import IdentityCache
+from watchword.http.client import Clients, trusted_networks
 from watchword.http.cookies import cookies_for
 from watchword.http.csrf import Csrf, origin_of
 from watchword.http.gate import LOOPBACK_HOSTS, Gate, GateSettings
@@ -33,9 +34,17 @@ from watchword.kernel.clock import Clock, SystemClock
 from watchword.kernel.errors import ConfigurationError, FeatureNotInstalled, WatchwordError
 from watchword.kernel.events import Event, Events
 from watchword.kernel.feature import Feature, Job, ordered
-from watchword.kernel.ports import Authenticator, Opens
+from watchword.kernel.ports import AccessCookie, Authenticator, Opens
 from watchword.kernel.secrets import Secret
-from watchword.kernel.settings import CoreOptions, Settings, format_duration
+from watchword.kernel.settings import (
+    SECTIONS,
+    BindingSettings,
+    CookieSettings,
+    CoreOptions,
+    CsrfSettings,
+    Settings,
+    format_duration,
+)
 from watchword.sources import Loaded, Setting, load
 from watchword.starting import driver_of, kept_secret, public_url_of
 from watchword.storage.feed import Change, Waker
@@ -52,6 +61,7 @@ _INCOHERENT_AGE = timedelta(seconds=2)
 
 T = TypeVar("T")
 E = TypeVar("E", bound=Event)
+S = TypeVar("S", bound=Settings)
 
 
 class App:
@@ -122,8 +132,21 @@ class App:
         self._waking = None if self.core.wake is None else self._waker_of(self.core.wake)
         self.following: Following | None = None
         secure = not (development and urlsplit(public_url).scheme == "http")
-        self.cookies = cookies_for(secure=secure)
-        self.csrf = Csrf(signer=Signer(self.secrets, "csrf"), origin=origin_of(public_url))
+        self.cookies = cookies_for(
+            self._section(CookieSettings), prefix=self.core.prefix, secure=secure
+        )
+        self.csrf = Csrf(
+            signer=Signer(self.secrets, "csrf"),
+            origin=origin_of(public_url),
+            settings=self._section(CsrfSettings),
+            clock=self.clock,
+        )
+        self.clients = Clients(
+            trusted=trusted_networks(self.core.trusted_proxies),
+            device=self.cookies.device,
+            settings=self._section(BindingSettings),
+            signer=Signer(self.secrets, "address"),
+        )
         self._wire(development=development)
 
     def _wire(self, *, development: bool) -> None:
@@ -140,6 +163,7 @@ class App:
                 sealer=sealer,
                 cookies=self.cookies,
                 csrf=self.csrf,
+                clients=self.clients,
                 cache=self.cache,
                 resolved_public_url=self.public_url,
                 issuer=self.public_url,
@@ -167,6 +191,10 @@ class App:
                 )
             }.values()
         )
+
+    def _section(self, model: type[S]) -> S:
+        name = next(name for name, each in SECTIONS.items() if each is model)
+        return cast("S", self._loaded.features[name])
 
     def _apart(self) -> dict[str, Driver]:
         """Drivers of records that a feature keeps outside the database, one a URL."""
@@ -469,7 +497,9 @@ class App:
         app.state.watchword = self
         settings = GateSettings(
             app=f"{self.core.realm}/{self.core.client_id}",
-            cookie_name=self.cookies.session.name,
+            cookies=self.cookies,
+            check=self.core.token_check,
+            takes_access_cookie=bool(self.answering(AccessCookie)),
             max_body=self.core.max_body,
             dev_hosts=(
                 LOOPBACK_HOSTS | {host.lower() for host in self.core.dev_hosts}
@@ -477,13 +507,13 @@ class App:
                 else None
             ),
         )
-        authenticators = {each.carriage: each for each in self.answering(Authenticator)}
         app.add_middleware(
             cast("Any", Gate),
             settings=settings,
-            authenticators=authenticators,
+            authenticators=self.answering(Authenticator),
             cache=self.cache,
             csrf=self.csrf,
+            clients=self.clients,
             clock=self.clock,
             ready=self._ready,
         )

@@ -12,6 +12,7 @@ from watchword.features.mail import Mail, mail
 from watchword.features.passwords import Passwords, passwords
 from watchword.features.recovery import Recovery, recovery
 from watchword.features.sessions import Sessions, sessions
+from watchword.features.sign_in import SignIns, sign_in
 from watchword.features.tokens import Tokens, tokens
 from watchword.features.transfer import Transfer, transfer
 from watchword.features.users import User, Users, users
@@ -29,6 +30,7 @@ CATALOGUE = (
     keys,
     sessions,
     tokens,
+    sign_in,
     passwords,
     mail,
     verification,
@@ -45,7 +47,7 @@ def standard() -> tuple[Feature[Any], ...]:
 
 def minimal() -> tuple[Feature[Any], ...]:
     """Addresses and passwords with a session cookie; no mail, no tokens."""
-    return (users(), sessions(), passwords())
+    return (users(), sessions(), sign_in(), passwords())
 
 
 class Watchword(App, Generic[U]):
@@ -110,6 +112,11 @@ class Watchword(App, Generic[U]):
     def tokens(self) -> Tokens:
         """Access and refresh tokens."""
         return self.service(Tokens)
+
+    @property
+    def sign_ins(self) -> SignIns:
+        """Sign-ins, and what is still owed for one."""
+        return self.service(SignIns)
 
     @property
     def passwords(self) -> Passwords:

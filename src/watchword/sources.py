@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 from watchword.kernel.errors import ConfigurationError
 from watchword.kernel.feature import Feature
 from watchword.kernel.secrets import Secret
-from watchword.kernel.settings import CoreSettings, Settings
+from watchword.kernel.settings import SECTIONS, CoreSettings, Settings
 
 PREFIX = "WATCHWORD_"
 # Read by the loader or the command line, not settings themselves.
@@ -46,7 +46,7 @@ class Loaded:
     """All settings, checked."""
 
     core: CoreSettings
-    features: Mapping[str, Settings]
+    features: Mapping[str, Settings]  # and the sections of the core
     report: tuple[Setting, ...]
 
 
@@ -81,12 +81,19 @@ def load(
     directory = directory or Path.cwd()
     faults: list[str] = []
     groups = {"": _Group("", CoreSettings)}
+    for section, model in SECTIONS.items():
+        groups[section] = _Group(section, model)
     for feature in features:
         groups[feature.name] = _Group(feature.name, feature.settings)
         for name, value in feature.given.items():
             groups[feature.name].offer(name, value, "argument")
     for name, value in given.items():
-        groups[""].offer(name, value, "argument")
+        table = _table(value) if name in SECTIONS else None
+        if table is None:
+            groups[""].offer(name, value, "argument")
+        else:
+            for key, item in table.items():
+                groups[name].offer(key, item, "argument")
     _from_environment(groups, environ, faults)
     _from_toml(groups, environ, directory, faults)
     _from_secrets_directory(groups, environ, faults)

@@ -6,6 +6,8 @@ from typing import Literal
 
 from starlette.responses import Response
 
+from watchword.kernel.settings import CookieSettings
+
 
 @dataclass(frozen=True, slots=True)
 class Cookie:
@@ -51,16 +53,47 @@ class Cookies:
 
     session: Cookie
     csrf: Cookie
+    refresh: Cookie
+    access: Cookie
+    device: Cookie
+
+    def clear(self, response: Response) -> None:
+        """Take back all that a sign-in gives; the device stays known."""
+        for cookie in (self.session, self.csrf, self.refresh, self.access):
+            cookie.clear(response)
 
 
-def cookies_for(*, secure: bool) -> Cookies:
-    """The table. `secure=False` only on plain http at loopback in development."""
-    host = "__Host-" if secure else ""
+def cookies_for(settings: CookieSettings, *, prefix: str, secure: bool) -> Cookies:
+    """The table.
+
+    Args:
+        settings: what they are called.
+        prefix: where our routes stand: the refresh token is sent nowhere else (DEF-34).
+        secure: False only on plain http at loopback in development.
+    """
+
+    def cookie(
+        name: str,
+        lead: str = "__Host-",
+        *,
+        path: str = "/",
+        http_only: bool = True,
+        same_site: Literal["lax", "strict"] = "lax",
+    ) -> Cookie:
+        return Cookie(
+            name=f"{lead if secure else ''}{name}",
+            path=path,
+            http_only=http_only,
+            same_site=same_site,
+            secure=secure,
+        )
+
     return Cookies(
-        session=Cookie(
-            name=f"{host}session", path="/", http_only=True, same_site="lax", secure=secure
-        ),
-        csrf=Cookie(name=f"{host}csrf", path="/", http_only=False, same_site="lax", secure=secure),
+        session=cookie(settings.session, same_site=settings.session_same_site),
+        csrf=cookie(settings.csrf, http_only=False),
+        refresh=cookie(settings.refresh, "__Secure-", path=prefix, same_site="strict"),
+        access=cookie(settings.access),
+        device=cookie(settings.device),
     )
 
 

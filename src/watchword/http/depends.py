@@ -1,5 +1,6 @@
 """The guards: dependencies that say who is asking, or refuse."""
 
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Annotated, Any, cast
 
@@ -22,10 +23,21 @@ from watchword.kernel.errors import (
     NotInstalled,
     WatchwordError,
 )
-from watchword.kernel.principal import Identity, Principal
+from watchword.kernel.principal import Credential, Identity, Principal
 
 FRESH_FOR = timedelta(minutes=5)
 """How long a sign-in is fresh enough for what could lock its owner out (I-15)."""
+
+
+ADMITTED = "watchword.admitted"
+"""Where a guard leaves the kinds of credentials that the route takes besides sessions."""
+
+_SESSIONS = frozenset({"session"})
+_SPOKEN: Mapping[str, str] = {
+    "session": "session of a user",
+    "api_key": "API key",
+    "service": "service token",
+}
 
 
 async def settled(connection: HTTPConnection) -> Identity | Refusal | None:
@@ -67,6 +79,8 @@ class IdentityGuard(SecurityBase):
     FastAPI's solver.
     """
 
+    reads_row = True  # ask the store where a token was only believed so far (I-25)
+
     def __init__(self) -> None:
         self.scheme_name = "Watchword"
         self.model = OAuth2(
@@ -74,8 +88,13 @@ class IdentityGuard(SecurityBase):
             description="An access token, or the session cookie.",
         )
 
-    def refusal(self, identity: Identity, scope: Scope) -> WatchwordError | None:  # noqa: ARG002
-        """Why this identity does not pass; None if it does."""
+    def refusal(self, identity: Identity, scope: Scope) -> WatchwordError | None:
+        """Why this identity does not pass; None if it does.
+
+        Sessions pass; API keys and services only where a `requires(accepts=…)` before said so.
+        """
+        if identity.credential != "session" and identity.credential not in scope.get(ADMITTED, ()):
+            return Forbidden(f"this route takes no {_SPOKEN[identity.credential]}")
         return None
 
     def value(self, identity: Identity) -> Any:
@@ -86,7 +105,7 @@ class IdentityGuard(SecurityBase):
         scope = connection.scope
         found: Any = scope.get(IDENTITY)
         # The way of nearly every request has no await in it.
-        if type(found) is not Identity:
+        if type(found) is not Identity or not found.is_checked:
             found = await self._settle(connection)
         refused = self.refusal(found, scope)
         if refused is not None:
@@ -98,25 +117,51 @@ class IdentityGuard(SecurityBase):
             found = await settled(connection)
         except WatchwordError as error:
             raise Refused(error) from None
-        if isinstance(found, Identity):
+        if not isinstance(found, Identity):
+            raise Refused(found.error if found else NotAuthenticated())
+        if found.is_checked or not self.reads_row:
             return found
-        raise Refused(found.error if found else NotAuthenticated())
+        gate: Gate = connection.scope[GATE]
+        try:
+            return await gate.confirm(connection.scope, found)
+        except WatchwordError as error:
+            raise Refused(error) from None
 
 
 class PrincipalGuard(IdentityGuard):
     """Resolves to the `Principal`."""
+
+    reads_row = False
 
     def value(self, identity: Identity) -> Principal:
         """The principal."""
         return identity.principal
 
 
+class ClaimsGuard(IdentityGuard):
+    """Resolves to the claims of the access token; refuses whoever came without one."""
+
+    reads_row = False
+
+    def refusal(self, identity: Identity, scope: Scope) -> WatchwordError | None:
+        """A cookie and an API key have no claims."""
+        if identity.claims is None:
+            return NotAuthenticated("bring an access token")
+        return super().refusal(identity, scope)
+
+    def value(self, identity: Identity) -> Mapping[str, Any]:
+        """The claims, all of them verified."""
+        return identity.claims or {}
+
+
 class UserGuard(IdentityGuard):
     """Resolves to the user; refuses a principal that is none."""
 
-    def refusal(self, identity: Identity, scope: Scope) -> WatchwordError | None:  # noqa: ARG002
+    def refusal(self, identity: Identity, scope: Scope) -> WatchwordError | None:
         """Clients and services are no users."""
-        return Forbidden("only for users") if identity.user is None else None
+        if identity.user is None:
+            return Forbidden("only for users")
+        return super().refusal(identity, scope)
 
     def value(self, identity: Identity) -> Any:
         """The user."""
@@ -139,30 +184,55 @@ class OptionalUserGuard(IdentityGuard):
             if found.carriage == "cookie" and found.error.status == 401:
                 return None
             raise Refused(found.error)
-        return None if found is None else found.user
+        if found is None:
+            return None
+        if not found.is_checked:
+            found = await self._settle(connection)
+        refused = self.refusal(found, connection.scope)
+        if refused is not None:
+            raise Refused(refused)
+        return found.user
 
 
 current_identity = IdentityGuard()
 current_principal = PrincipalGuard()
+current_claims = ClaimsGuard()
 current_user = UserGuard()
 optional_user = OptionalUserGuard()
 
 CurrentIdentity = Annotated[Identity, Depends(current_identity)]
 CurrentPrincipal = Annotated[Principal, Depends(current_principal)]
+CurrentClaims = Annotated[Mapping[str, Any], Depends(current_claims)]
+"""The claims of the access token that came; a request without one is refused."""
 
 
 class Requirement(IdentityGuard):
     """What `requires` makes."""
 
-    def __init__(self, *, role: str | None, verified: bool, fresh: timedelta | None) -> None:
+    def __init__(
+        self,
+        *,
+        role: str | None,
+        verified: bool,
+        fresh: timedelta | None,
+        scope: str | None,
+        claims: Callable[[Mapping[str, Any]], bool] | None,
+        accepts: frozenset[str],
+    ) -> None:
         super().__init__()
         self._role = role
         self._verified = verified
         self._fresh = fresh
+        self._scope = scope
+        self._claims = claims
+        self._accepts = accepts
+        self.reads_row = role is not None or verified or fresh is not None
 
     def refusal(self, identity: Identity, scope: Scope) -> WatchwordError | None:
         """The first requirement that is not met."""
         principal = identity.principal
+        if identity.credential not in self._accepts:
+            return Forbidden(f"this route takes no {_SPOKEN[identity.credential]}")
         if self._role is not None and self._role not in principal.roles:
             return Forbidden(note=f"lacks role {self._role}")
         if self._verified and not identity.is_verified:
@@ -172,6 +242,19 @@ class Requirement(IdentityGuard):
             proven = principal.auth_time
             if proven is None or gate.clock.now() - proven > self._fresh:
                 return NotFresh(extra={"max_age": int(self._fresh.total_seconds())})
+        # A session may all that its user may; a key or a service only what it was made for.
+        if (
+            self._scope is not None
+            and identity.credential != "session"
+            and self._scope not in principal.scopes
+        ):
+            return Forbidden(note=f"lacks scope {self._scope}")
+        if self._claims is not None and not (
+            identity.claims is not None and self._claims(identity.claims)
+        ):
+            return Forbidden(note="its claims do not fit")
+        if self._accepts != _SESSIONS:
+            scope[ADMITTED] = self._accepts
         return None
 
 
@@ -180,6 +263,9 @@ def requires(
     role: str | None = None,
     verified: bool = False,
     fresh: timedelta | None = None,
+    scope: str | None = None,
+    claims: Callable[[Mapping[str, Any]], bool] | None = None,
+    accepts: Sequence[Credential] = ("session",),
 ) -> Any:
     """Guard a route or a whole router: `dependencies=[requires(role="admin")]`.
 
@@ -188,12 +274,27 @@ def requires(
         role: a role that the principal must hold.
         verified: the user's address must be verified.
         fresh: the last proof of a factor must be no older than this (RFC 9470).
+        scope: what an API key or a service must have been made for; a session may it anyway.
+        claims: asked with the claims of the access token; False, or no token, is 403.
+        accepts: `"session"`, `"api_key"`, `"service"`: whose credentials this route takes.
 
     Raises:
-        TypeError: at import, for a permission or a role that is no text.
+        TypeError: at import, for a permission, a role that is no text, or an unknown kind.
     """
     if permissions:
         raise TypeError("requires() takes no permissions yet: use role=…, verified=… or fresh=…")
-    if role is not None and not role:
-        raise TypeError("requires(role=…) needs the name of a role")
-    return Depends(Requirement(role=role, verified=verified, fresh=fresh))
+    for name, text in (("role", role), ("scope", scope)):
+        if text is not None and not text:
+            raise TypeError(f"requires({name}=…) needs a name")
+    if isinstance(accepts, str) or not accepts or set(accepts) - _SPOKEN.keys():
+        raise TypeError(f"requires(accepts=…) takes a list of {', '.join(sorted(_SPOKEN))}")
+    return Depends(
+        Requirement(
+            role=role,
+            verified=verified,
+            fresh=fresh,
+            scope=scope,
+            claims=claims,
+            accepts=frozenset(accepts),
+        )
+    )

@@ -22,7 +22,13 @@ from fastapi.routing import APIRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from watchword.http.body import AuthRoute
-from watchword.http.depends import IdentityGuard, PrincipalGuard, Requirement, UserGuard
+from watchword.http.depends import (
+    ClaimsGuard,
+    IdentityGuard,
+    PrincipalGuard,
+    Requirement,
+    UserGuard,
+)
 from watchword.http.gate import IDENTITY
 from watchword.kernel.principal import Identity
 
@@ -88,7 +94,13 @@ def _lift(place: Any, app: FastAPI) -> bool:
 
 def _is_ours(dependant: Dependant) -> bool:
     # A subclass of somebody's own may ask more than its `refusal` says.
-    return type(dependant.call) in (IdentityGuard, PrincipalGuard, UserGuard, Requirement)
+    return type(dependant.call) in (
+        IdentityGuard,
+        PrincipalGuard,
+        ClaimsGuard,
+        UserGuard,
+        Requirement,
+    )
 
 
 def _is_untouched(app: Any, fresh: Any) -> bool:
@@ -151,7 +163,7 @@ def _either(
 ) -> ASGIApp:
     def choose(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         found = scope.get(IDENTITY)
-        if type(found) is not Identity or app.dependency_overrides:
+        if type(found) is not Identity or not found.is_checked or app.dependency_overrides:
             return plain(scope, receive, send)
         for guard in guards:
             if guard.refusal(found, scope) is not None:

@@ -11,6 +11,7 @@ from watchword.crypto.keys import RootSecrets
 from watchword.crypto.sealing import Sealer
 from watchword.crypto.signing import Signer
 from watchword.http.cache import IdentityCache
+from watchword.http.client import Clients
 from watchword.http.cookies import Cookies
 from watchword.http.csrf import Csrf
 from watchword.kernel.clock import Clock
@@ -35,6 +36,7 @@ class Wiring:
     sealer: Sealer
     cookies: Cookies
     csrf: Csrf
+    clients: Clients
     cache: IdentityCache
     resolved_public_url: str
     issuer: str

@@ -120,6 +120,32 @@ class RefreshTokenReused(InvalidToken):
     title = "The refresh token was already used"
 
 
+class ConflictingCredentials(InvalidToken):
+    """A request brought two credentials that do not stand for the same user."""
+
+    code = "conflicting_credentials"
+    title = "The token and the cookie of this request are not of one user"
+
+
+class SessionBoundElsewhere(WatchwordError):
+    """The session is bound to an address, or to a browser, that this request does not come from.
+
+    `POST /auth/reauthenticate` moves the binding.
+    """
+
+    code = "session_bound_elsewhere"
+    status = 403
+    title = "This session belongs to another address or browser: sign in again"
+
+
+class SessionNotFound(WatchwordError):
+    """No such session, or another user's: who asks cannot tell."""
+
+    code = "session_not_found"
+    status = 404
+    title = "No such session"
+
+
 class InvalidCredentials(WatchwordError):
     """Wrong password or unknown user; never says which."""
 

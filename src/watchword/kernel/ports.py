@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from watchword.kernel.principal import Identity
+from watchword.kernel.errors import WatchwordError
+from watchword.kernel.principal import Client, Identity
 
 
 @runtime_checkable
@@ -25,8 +26,9 @@ class Authenticator(Protocol):
     """Tells who presents a credential of one carriage."""
 
     carriage: Literal["bearer", "cookie"]
+    prefix: str  # how its credentials begin; the empty one takes what no other takes
 
-    async def authenticate(self, presented: str) -> Identity:
+    async def authenticate(self, presented: str, client: Client) -> Identity:
         """Read the one row that the credential names (I-02).
 
         Raises:
@@ -35,12 +37,62 @@ class Authenticator(Protocol):
         """
         ...
 
+    async def believe(self, presented: str) -> Identity | None:
+        """What a credential says by itself, no row read (`token_check="stateless"`, I-25).
 
-class SignInGuard(Protocol):
-    """Something that may stand between the right password and a session."""
+        None where it says nothing by itself; then `authenticate` is asked.
 
-    async def check(self, user: Any) -> None:
-        """Raise what is owed, for example EmailNotVerified."""
+        Raises:
+            InvalidToken: or a subclass.
+        """
+        ...
+
+
+class AccessCookie(Protocol):
+    """Answered where access tokens may come in a cookie of their own (I-03)."""
+
+    is_pair_on: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owed:
+    """What a step still wants: the refusal that says so, and how it names the challenge."""
+
+    error: WatchwordError  # made anew for each answer
+    named: str = "challenge"
+
+
+class Proof(Protocol):
+    """A way to show once more, in a session, that one is still there (I-15)."""
+
+    method: str  # `method` of POST /auth/reauthenticate: password, totp, …
+    field: str  # the field of its body that holds what is presented
+    amr: str  # as RFC 8176 names it
+
+    async def prove(self, user: Any, presented: str) -> bool:
+        """Is this what the user knows or has?"""
+        ...
+
+
+class SignInStep(Protocol):
+    """Something that may stand between the first factor and a session.
+
+    Steps are asked in the order of `after`, whatever the order in which features come.
+    """
+
+    step: str
+    after: tuple[str, ...]  # steps that come first, where they exist
+
+    async def owed(
+        self, user: Any, *, proven: tuple[str, ...], purpose: Literal["sign_in", "reauthenticate"]
+    ) -> Owed | None:
+        """What is still owed; None if nothing is.
+
+        Args:
+            user: read anew for every try.
+            proven: the factors proven so far, as RFC 8176 names them.
+            purpose: what the chain is for.
+        """
         ...
 
 

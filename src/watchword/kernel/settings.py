@@ -1,7 +1,7 @@
 """What a setting is: frozen models, durations with units, and nothing that is not known."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Annotated, ClassVar, Literal, TypedDict
 
@@ -11,6 +11,7 @@ from watchword.kernel.secrets import Secret
 
 _SHORT = re.compile(r"(\d+)\s*(ms|s|m|h|d)")
 _ISO = re.compile(r"P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+)S)?)?")
+_COOKIE_NAME = r"^[A-Za-z0-9_-]{1,64}$"
 _UNITS = {"ms": "milliseconds", "s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
@@ -116,6 +117,20 @@ class CoreSettings(Settings):
     probe_token: SecretText | None = Field(
         default=None, description="who sends it as a bearer token sees the reasons of /readyz"
     )
+    trusted_proxies: tuple[str, ...] = Field(
+        default=(),
+        description=(
+            "networks of proxies whose X-Forwarded-For is believed, for example 10.0.0.0/8; the "
+            "peer's own address counts otherwise"
+        ),
+    )
+    token_check: Literal["cached", "stateful", "stateless"] = Field(
+        default="cached",
+        description=(
+            "bearer tokens: read their session once and hear of changes; read it at every "
+            "request; or believe the signature until they expire"
+        ),
+    )
     max_body: int = Field(
         default=64 * 1024,
         ge=16 * 1024,
@@ -159,6 +174,89 @@ class CoreSettings(Settings):
     )
 
 
+class CsrfSettings(Settings):
+    """How requests that a cookie authenticates show that our own pages sent them."""
+
+    enabled: bool = Field(
+        default=True, description="off only where nothing but same-origin pages reaches the app"
+    )
+    exempt: tuple[str, ...] = Field(
+        default=(),
+        description="paths that need no token, `*` being one segment and `**` any number",
+    )
+    rotate: bool = Field(
+        default=False, description="give a new token after each request that used one"
+    )
+    ttl: Duration = Field(
+        default=timedelta(hours=1),
+        ge=timedelta(minutes=1),
+        description="how long a token fits; pages that are read get a new one in time",
+    )
+
+
+class CookieSettings(Settings):
+    """What our cookies are called, without the `__Host-` or `__Secure-` before it."""
+
+    session: str = Field(default="session", pattern=_COOKIE_NAME, description="session cookie")
+    csrf: str = Field(default="csrf", pattern=_COOKIE_NAME, description="readable by scripts")
+    refresh: str = Field(default="refresh", pattern=_COOKIE_NAME, description="hybrid and pair")
+    access: str = Field(default="access", pattern=_COOKIE_NAME, description="pair only")
+    device: str = Field(default="device", pattern=_COOKIE_NAME, description="proves nothing")
+    session_same_site: Literal["lax", "strict"] = Field(
+        default="lax", description="strict: links from other sites come without the session"
+    )
+
+
+class BindingSettings(Settings):
+    """What else must be as it was at the sign-in."""
+
+    address: Literal["off", "address", "network"] = Field(
+        default="off",
+        description=(
+            "network: the /24 or /64; phones change theirs often. Behind a proxy it needs "
+            "trusted_proxies"
+        ),
+    )
+    fingerprint: Literal["off", "warn", "reject"] = Field(
+        default="warn", description="of user agent, language and encoding; easily copied"
+    )
+
+
+SECTIONS: Mapping[str, type[Settings]] = {
+    "csrf": CsrfSettings,
+    "cookies": CookieSettings,
+    "binding": BindingSettings,
+}
+"""Settings of the core in groups of their own: `WATCHWORD_CSRF__TTL`, `[csrf]`."""
+
+
+class CsrfOptions(TypedDict, total=False):
+    """`CsrfSettings` as keyword arguments."""
+
+    enabled: bool
+    exempt: Sequence[str]
+    rotate: bool
+    ttl: timedelta | str
+
+
+class CookieOptions(TypedDict, total=False):
+    """`CookieSettings` as keyword arguments."""
+
+    session: str
+    csrf: str
+    refresh: str
+    access: str
+    device: str
+    session_same_site: Literal["lax", "strict"]
+
+
+class BindingOptions(TypedDict, total=False):
+    """`BindingSettings` as keyword arguments."""
+
+    address: Literal["off", "address", "network"]
+    fingerprint: Literal["off", "warn", "reject"]
+
+
 class CoreOptions(TypedDict, total=False):
     """`CoreSettings` as keyword arguments; a test holds the two together."""
 
@@ -173,6 +271,8 @@ class CoreOptions(TypedDict, total=False):
     dev_hosts: Sequence[str]
     accept_missing: Sequence[Literal["limiter", "events"]]
     probe_token: Secret | str | None
+    trusted_proxies: Sequence[str]
+    token_check: Literal["cached", "stateful", "stateless"]
     max_body: int
     cache_size: int
     cache_max_age: timedelta | str | None
@@ -182,3 +282,6 @@ class CoreOptions(TypedDict, total=False):
     lift_guards: bool
     hash_threads: int
     hash_queue: int
+    csrf: CsrfOptions
+    cookies: CookieOptions
+    binding: BindingOptions

@@ -3,23 +3,23 @@
 from typing import Any, Unpack
 
 from watchword.crypto.hashing import Hasher
-from watchword.features.passwords.events import PasswordChanged, SignInFailed
+from watchword.features.passwords.events import PasswordChanged
 from watchword.features.passwords.records import Password
 from watchword.features.passwords.routes import routes
 from watchword.features.passwords.service import Passwords
 from watchword.features.passwords.settings import NIST, PasswordOptions, PasswordSettings
 from watchword.features.sessions import Sessions
+from watchword.features.sign_in import SignIns
 from watchword.features.users import UserDeleted, Users
 from watchword.kernel.events import Events
 from watchword.kernel.feature import Feature
-from watchword.kernel.ports import Credential, Registrations, SignInGuard
+from watchword.kernel.ports import Credential, Registrations
 
 __all__ = [
     "NIST",
     "Password",
     "PasswordChanged",
     "Passwords",
-    "SignInFailed",
     "passwords",
 ]
 
@@ -44,7 +44,7 @@ def passwords(**options: Unpack[PasswordOptions]) -> Feature[Passwords]:
                 bcrypt_rounds=settings.bcrypt_rounds,
                 firebase_signer_keys=settings.firebase_signer_keys,
             ),
-            guards=wiring.every(SignInGuard),
+            sign_ins=wiring.get(SignIns),
             registrations=wiring.every(Registrations),
         )
 
@@ -53,7 +53,7 @@ def passwords(**options: Unpack[PasswordOptions]) -> Feature[Passwords]:
 
     return Feature(
         name="passwords",
-        needs=("users", "sessions"),
+        needs=("users", "sessions", "sign_in"),
         service=service,
         settings=PasswordSettings,
         given=dict(options),

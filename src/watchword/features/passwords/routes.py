@@ -54,6 +54,7 @@ class LoginBody(Body):
     email: Email
     password: PlainPassword
     transport: str | None = Field(default=None, max_length=32, examples=["bearer", "cookie"])
+    remember: bool = Field(default=False, description="stay signed in for longer")
 
 
 class ReauthenticateBody(Body):
@@ -146,10 +147,14 @@ def _mount_login(passwords: Passwords, mounting: Mounting) -> None:
         if transport.name != "bearer":
             _refuse_cross_site(request, csrf, required=False)
         user = await passwords.sign_in(email=body.email, password=body.password)
-        started = await sessions.start(
-            user, amr=(passwords.method,), transport=transport, client=client_of(request)
+        started = await passwords.sign_ins.finish(
+            user,
+            amr=(passwords.method,),
+            transport=transport,
+            client=client_of(request),
+            remember=body.remember,
         )
-        return sign_in_answer(started, user, view)
+        return await sign_in_answer(started, view)
 
 
 def _mount_account(passwords: Passwords, mounting: Mounting) -> None:
@@ -161,14 +166,18 @@ def _mount_account(passwords: Passwords, mounting: Mounting) -> None:
         responses=documented(NotAuthenticated, InvalidCredentials, InvalidToken, CsrfRefused, Busy),
     )
     async def reauthenticate(
-        identity: CurrentIdentity, body: Annotated[ReauthenticateBody, JsonBody()]
+        request: Request,
+        identity: CurrentIdentity,
+        body: Annotated[ReauthenticateBody, JsonBody()],
     ) -> Response:
         """Prove the password again, for what needs a fresh sign-in."""
         user, session_id = _acting(identity)
         session = await sessions.get(session_id)
         if session is None:
             raise NotAuthenticated
-        cookie = await passwords.reauthenticate(session, user, password=body.password)
+        cookie = await passwords.reauthenticate(
+            session, user, password=body.password, client=client_of(request)
+        )
         response = Response(status_code=204)
         if cookie is not None:
             sessions.cookie.give(response, cookie, session_id=session.id)

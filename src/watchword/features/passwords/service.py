@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from watchword.crypto.hashing import Hasher, Verdict
-from watchword.features.passwords.events import PasswordChanged, SignInFailed
+from watchword.features.passwords.events import PasswordChanged
 from watchword.features.passwords.policy import MAX_BYTES, faults_of, normal
 from watchword.features.passwords.records import Password
 from watchword.features.passwords.settings import PasswordSettings
 from watchword.features.sessions import Session, Sessions
+from watchword.features.sign_in import SignIns
 from watchword.features.users import Ending, RegistrationRepeated, User, UserDeleted, Users
 from watchword.kernel.clock import Clock
 from watchword.kernel.errors import (
-    AccountDisabled,
     InvalidCredentials,
     InvalidInput,
     RegistrationClosed,
@@ -25,7 +25,9 @@ from watchword.kernel.errors import (
     WatchwordError,
 )
 from watchword.kernel.ids import new_id
-from watchword.kernel.ports import Registrations, SignInGuard
+from watchword.kernel.ports import Registrations
+from watchword.kernel.principal import Client
+from watchword.kernel.secrets import Secret
 from watchword.storage.errors import Conflict
 from watchword.storage.store import Store, where
 
@@ -45,7 +47,7 @@ class Passwords:
     users: Users[Any]
     sessions: Sessions
     hasher: Hasher
-    guards: Sequence[SignInGuard]
+    sign_ins: SignIns
     registrations: Sequence[Registrations]
 
     method: str = "pwd"  # RFC 8176 §2
@@ -147,7 +149,6 @@ class Passwords:
         Raises:
             InvalidCredentials: unknown, wrong, or disabled with a wrong password: one answer,
                 one price.
-            AccountDisabled: or what a guard is owed; only after the right password.
         """
         user: User | None = await self.users.by_email(email)
         stored = await self._stored(user)
@@ -157,29 +158,11 @@ class Passwords:
         )
         if user is None or stored is None or not verdict.ok:
             reason = "unknown_user" if user is None else "wrong_password"
-            await self._failed(user, reason)
+            await self.sign_ins.failed(user, reason)
             raise InvalidCredentials(note=reason)
-        try:
-            if not user.is_active:
-                raise AccountDisabled
-            for guard in self.guards:
-                await guard.check(user)
-        except WatchwordError as refused:
-            await self._failed(user, refused.code)
-            raise
         if verdict.upgrade:
             await self._upgrade(stored, password)
         return user
-
-    async def _failed(self, user: User | None, reason: str) -> None:
-        await self.store.announce(
-            SignInFailed(
-                realm=self.store.realm,
-                at=self.clock.now(),
-                user_id=user.id if user else None,
-                reason=reason,
-            )
-        )
 
     async def prove(self, user: User, presented: str) -> bool:
         """Is this the user's password?"""
@@ -188,10 +171,12 @@ class Passwords:
             return False
         verdict = await self._verdict(presented, stored.hash if stored else None)
         if not verdict.ok:
-            await self._failed(user, "wrong_password")
+            await self.sign_ins.failed(user, "wrong_password")
         return verdict.ok
 
-    async def reauthenticate(self, session: Session, user: User, *, password: str) -> Any:
+    async def reauthenticate(
+        self, session: Session, user: User, *, password: str, client: Client
+    ) -> Secret | None:
         """Prove the password again; the session is fresh from now on (I-15).
 
         Returns:
@@ -202,7 +187,7 @@ class Passwords:
         """
         if not await self.prove(user, password):
             raise InvalidCredentials(note="reauthentication")
-        return await self.sessions.renew(session, amr=(self.method,))
+        return await self.sign_ins.renew(session, user, amr=(self.method,), client=client)
 
     async def change(self, user: User, *, current: str, new: str, keep_session: str | None) -> None:
         """Set another password for who knows the present one; other sessions end.
@@ -218,7 +203,7 @@ class Passwords:
             stored.hash if stored else None,
         )
         if stored is None or not verdict.ok:
-            await self._failed(user, "wrong_password")
+            await self.sign_ins.failed(user, "wrong_password")
             raise InvalidCredentials(note="password change")
         hashed = await self.hasher.hash(normal(new))
         try:

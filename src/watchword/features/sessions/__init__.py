@@ -52,7 +52,7 @@ def sessions(**options: Unpack[SessionOptions]) -> Feature[Sessions]:
                 idle_timeout=wiring.settings.idle_timeout,
                 absolute_timeout=wiring.settings.absolute_timeout,
             ),
-            addresses=wiring.signer("address"),
+            clients=wiring.clients,
         )
 
     def listens(service: Sessions, events: Events) -> None:

@@ -28,7 +28,9 @@ class Session:
     address: str | None = None  # keyed hash, or plain if so configured
     user_agent: str = ""  # shortened
     agent_digest: Digest  # of what the client called itself at sign-in
-    binding: str | None = None
+    binding: str | None = None  # keyed hash of the address that it is bound to
+    fingerprint: Digest | None = None  # of the browser that it is bound to
+    remembered: bool = False
     started_at: datetime
     seen_at: datetime
     idle_expires_at: datetime
@@ -41,6 +43,7 @@ class Session:
     refresh_expires_at: datetime | None = None
     refresh_rotated_at: datetime | None = None
     refresh_agent: Digest | None = None  # of the client that rotated
+    refresh_device: Digest | None = None
     refresh_successor: str | None = None  # sealed under a key that only its predecessor gives
     refresh_grace_until: datetime | None = None
     ended_at: datetime | None = None

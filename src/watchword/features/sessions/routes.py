@@ -8,7 +8,7 @@ from pydantic import Field
 from starlette.responses import JSONResponse
 
 from watchword.features.sessions.service import Sessions, Started
-from watchword.features.users import Body, User, UserView, seen
+from watchword.features.users import Body, UserView, seen
 from watchword.http.depends import settled
 from watchword.http.gate import Refusal
 from watchword.http.problems import documented
@@ -26,11 +26,11 @@ class LogoutBody(Body):
     refresh_token: RefreshToken | None = None
 
 
-def sign_in_answer(started: Started, user: User, view: type[UserView]) -> Response:
+async def sign_in_answer(started: Started, view: type[UserView]) -> Response:
     """200 with what the transport gives, and the user."""
     response = JSONResponse({})
-    given = started.prepared.deliver(started.session, response)
-    content = JSONResponse({**given, "user": seen(view, user)})
+    given = await started.prepared.deliver(started.session, started.user, response)
+    content = JSONResponse({**given, "user": seen(view, started.user)})
     content.raw_headers.extend(
         (name, value) for name, value in response.raw_headers if name == b"set-cookie"
     )

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from watchword.crypto.signing import Signer
 from watchword.features.sessions.events import SessionEnded, SessionRenewed, SessionStarted
 from watchword.features.sessions.records import Session
 from watchword.features.sessions.settings import SessionSettings
@@ -17,6 +16,7 @@ from watchword.features.sessions.transports import (
     cookie_digest,
 )
 from watchword.features.users import User, UserDeleted, Users
+from watchword.http.client import Clients
 from watchword.kernel.clock import Clock
 from watchword.kernel.errors import (
     ExpiredToken,
@@ -36,6 +36,7 @@ class Started:
     """A session that just began, and how to hand it over."""
 
     session: Session
+    user: User  # as it was when the first factor was asked for
     prepared: Prepared
 
 
@@ -50,9 +51,10 @@ class Sessions:
     client_id: str
     transports: Sequence[Transport]
     cookie: CookieTransport
-    addresses: Signer  # the key that addresses are hashed with
+    clients: Clients
 
     carriage: Literal["bearer", "cookie"] = "cookie"
+    prefix: str = COOKIE_PREFIX
 
     def transport(self, name: str) -> Transport:
         """The transport of this name. Raises InvalidInput naming `transport`."""
@@ -70,7 +72,14 @@ class Sessions:
         return "bearer" if "bearer" in names else names[0]
 
     async def start(
-        self, user: User, *, amr: tuple[str, ...], transport: Transport, client: Client
+        self,
+        user: User,
+        *,
+        amr: tuple[str, ...],
+        transport: Transport,
+        client: Client,
+        remember: bool = False,
+        replaces: str | None = None,
     ) -> Started:
         """Begin a session of this user.
 
@@ -80,9 +89,11 @@ class Sessions:
             amr: the factors that were proven.
             transport: how it is carried.
             client: where the request comes from.
+            remember: for the longer of the transport's two profiles.
+            replaces: the session that this browser had before; it ends.
         """
         now = self.clock.now()
-        prepared = transport.prepare(now)
+        prepared = transport.prepare(now, remember=remember)
         session = Session(
             realm=self.store.realm,
             id=new_id(now),
@@ -95,6 +106,10 @@ class Sessions:
             address=self._address(client),
             user_agent=client.user_agent,
             agent_digest=agent_digest(client),
+            remembered=remember,
+            device=client.device,
+            fingerprint=client.fingerprint,
+            binding=self.clients.binding_of(client).address,
             started_at=now,
             seen_at=now,
             idle_expires_at=min(prepared.idle_expires_at, prepared.expires_at),
@@ -114,8 +129,10 @@ class Sessions:
                     transport=transport.name,
                 )
             )
+        if replaces is not None:
+            await self.end(replaces, why="signed_in_again")
         await self._cap(user.id)
-        return Started(session=session, prepared=prepared)
+        return Started(session=session, user=user, prepared=prepared)
 
     async def _cap(self, user_id: str) -> None:
         """End all but the newest N. Inserted first, ended after: racers see each other (I-18)."""
@@ -164,7 +181,9 @@ class Sessions:
         )
         return kept is not None
 
-    async def renew(self, session: Session, *, amr: tuple[str, ...]) -> Secret | None:
+    async def renew(
+        self, session: Session, *, amr: tuple[str, ...], client: Client
+    ) -> Secret | None:
         """A factor was proven again, now: the session is fresh and its cookie is replaced.
 
         Returns:
@@ -189,6 +208,8 @@ class Sessions:
                 ),
                 amr=amr,
                 auth_time=now,
+                binding=self.clients.binding_of(client).address,
+                fingerprint=client.fingerprint,
                 **replaced,
             )
             if renewed is None:
@@ -204,7 +225,11 @@ class Sessions:
         """The session of this id, over or not."""
         return await self.store.get(Session, id=session_id)
 
-    async def authenticate(self, presented: str) -> Identity:
+    async def believe(self, presented: str) -> Identity | None:  # noqa: ARG002
+        """Nothing: a session cookie says nothing by itself."""
+        return None
+
+    async def authenticate(self, presented: str, client: Client) -> Identity:  # noqa: ARG002
         """Whose session cookie this is.
 
         Raises:
@@ -300,7 +325,7 @@ class Sessions:
     def _address(self, client: Client) -> str | None:
         if client.address is None or self.settings.ip_mode == "plain":
             return client.address
-        return self.addresses.mac(client.address.encode())
+        return self.clients.hashed(client.address)
 
 
 def agent_digest(client: Client) -> Digest:

@@ -1,6 +1,6 @@
 """How a session is handed to whoever signed in."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Protocol
@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from starlette.responses import Response
 
 from watchword.features.sessions.records import Session
+from watchword.features.users import User
 from watchword.http.cookies import Cookies
 from watchword.http.csrf import Csrf
 from watchword.kernel.secrets import Digest, Secret, digest_of, new_secret
@@ -22,7 +23,8 @@ class Prepared:
     fields: Mapping[str, Any]
     idle_expires_at: datetime
     expires_at: datetime
-    deliver: Callable[[Session, Response], Mapping[str, Any]]  # fields of the JSON body
+    deliver: Callable[[Session, User, Response], Awaitable[Mapping[str, Any]]]
+    """Sets cookies on the answer; the fields of its JSON body."""
 
 
 class Transport(Protocol):
@@ -30,7 +32,7 @@ class Transport(Protocol):
 
     name: str
 
-    def prepare(self, now: datetime) -> Prepared:
+    def prepare(self, now: datetime, *, remember: bool) -> Prepared:
         """Make the secrets of a session that is about to start."""
         ...
 
@@ -50,11 +52,11 @@ class CookieTransport:
     absolute_timeout: timedelta
     name: str = "cookie"
 
-    def prepare(self, now: datetime) -> Prepared:
+    def prepare(self, now: datetime, *, remember: bool) -> Prepared:  # noqa: ARG002
         """A fresh cookie."""
         cookie = new_secret(COOKIE_PREFIX)
 
-        def deliver(session: Session, response: Response) -> Mapping[str, Any]:
+        async def deliver(session: Session, _: User, response: Response) -> Mapping[str, Any]:
             self.give(response, cookie, session_id=session.id)
             return {}
 

@@ -1,7 +1,7 @@
 """The verbs on tokens: issue, verify, refresh."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal
 
@@ -23,8 +23,9 @@ from watchword.features.users import User, Users
 from watchword.kernel.clock import Clock
 from watchword.kernel.errors import ExpiredToken, InvalidToken, RefreshTokenReused, RevokedToken
 from watchword.kernel.ids import new_id
-from watchword.kernel.principal import Client, Identity
+from watchword.kernel.principal import Client, Identity, Principal
 from watchword.kernel.secrets import Digest, Secret, same
+from watchword.storage.record import freeze
 from watchword.storage.store import Paging, Store, gt, le, where
 
 ACCESS_TYPE = "at+jwt"  # RFC 9068 §2.1
@@ -58,17 +59,18 @@ class Tokens:
 
     name: str = "bearer"
     carriage: Literal["bearer", "cookie"] = "bearer"
+    prefix: str = ""  # what no other feature takes is a JWT, or nothing
 
     # As a transport
 
-    def prepare(self, now: datetime) -> Prepared:
+    def prepare(self, now: datetime, *, remember: bool) -> Prepared:  # noqa: ARG002
         """A fresh family for a session that is about to start."""
         token = refresh.new_family()
         expires_at = now + self.settings.family_max_age
         until = min(now + self.settings.refresh_ttl, expires_at)
 
-        def deliver(session: Session, _: object) -> Mapping[str, Any]:
-            return self.body(self.access_token(session), token.text)
+        async def deliver(session: Session, user: User, _: object) -> Mapping[str, Any]:
+            return self.body(await self.access_token(session, user), token.text)
 
         return Prepared(
             fields={
@@ -92,7 +94,7 @@ class Tokens:
 
     # Access tokens
 
-    def access_token(self, session: Session) -> str:
+    async def access_token(self, session: Session, user: User) -> str:  # noqa: ARG002
         """Sign a token that points at this session (RFC 9068 §2.2)."""
         now = self.clock.now()
         expires_at = min(now + self.settings.access_ttl, session.expires_at)
@@ -109,7 +111,37 @@ class Tokens:
         }
         return sign(claims, key=self.keys.active(), typ=ACCESS_TYPE)
 
-    async def authenticate(self, presented: str) -> Identity:
+    async def believe(self, presented: str) -> Identity | None:
+        """What the signature and the claims say, and nobody's word on whether it still holds.
+
+        Raises:
+            InvalidToken, ExpiredToken
+        """
+        claims = await self.claims(presented)
+        expires_at = datetime.fromtimestamp(int(str(claims["exp"])), tz=self.clock.now().tzinfo)
+        session_id, user_id = str(claims["sid"]), str(claims["sub"])
+        return Identity(
+            principal=Principal(
+                realm=self.store.realm,
+                kind="user",
+                id=user_id,
+                session_id=session_id,
+                client_id=str(claims["client_id"]),
+                roles=frozenset(),
+                scopes=frozenset(),
+                amr=(),
+                auth_time=None,
+            ),
+            user=None,
+            is_verified=False,
+            carriage="bearer",
+            valid_until=expires_at + self.settings.leeway,
+            subjects=(("session", session_id), ("user", user_id)),
+            claims=freeze(claims),
+            is_checked=False,
+        )
+
+    async def authenticate(self, presented: str, client: Client) -> Identity:  # noqa: ARG002
         """Who presents this access token: the signature, the claims, then the one row (I-02).
 
         Raises:
@@ -124,9 +156,10 @@ class Tokens:
             raise InvalidToken(note="client_id is not the session's")
         user = await self.users.get(user_id)
         expires_at = datetime.fromtimestamp(int(str(claims["exp"])), tz=self.clock.now().tzinfo)
-        return self.sessions.identity(
+        identity = self.sessions.identity(
             session, user, "bearer", valid_until=expires_at + self.settings.leeway
         )
+        return replace(identity, claims=freeze(claims))
 
     async def claims(self, presented: str) -> Mapping[str, object]:
         """The claims of an access token, all of them checked but for the session they name.
@@ -219,7 +252,7 @@ class Tokens:
         if rotated is None:
             return None
         return Pair(
-            access_token=self.access_token(rotated),
+            access_token=await self.access_token(rotated, user),
             refresh_token=successor.text,
             session=rotated,
             user=user,
@@ -241,7 +274,7 @@ class Tokens:
         user = await self._alive(session)
         successor = self._opened(session, token, session.refresh_successor or "")
         return Pair(
-            access_token=self.access_token(session),
+            access_token=await self.access_token(session, user),
             refresh_token=successor.text,
             session=session,
             user=user,

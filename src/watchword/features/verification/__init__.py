@@ -14,7 +14,7 @@ from watchword.kernel.ports import (
     MailPurpose,
     Postbox,
     Registrations,
-    SignInGuard,
+    SignInStep,
 )
 
 __all__ = ["Verification", "verification"]
@@ -50,7 +50,7 @@ def verification(**options: Unpack[VerificationOptions]) -> Feature[Verification
         records=(EmailVerification,),
         offers=lambda service: {
             Registrations: service,
-            SignInGuard: service,
+            SignInStep: service,
             MailPurpose: (service, AlreadyRegistered(users=service.users)),
         },
         listens=listens,

@@ -22,7 +22,7 @@ from watchword.kernel.errors import (
     InvalidToken,
     MailUnavailable,
 )
-from watchword.kernel.ports import ComposedMail, Credential, MailRequest, Postbox
+from watchword.kernel.ports import ComposedMail, Credential, MailRequest, Owed, Postbox
 from watchword.kernel.secrets import digest_of, new_secret
 from watchword.kernel.settings import spoken
 from watchword.storage.store import Store, gt
@@ -45,16 +45,19 @@ class Verification:
     mode: Mode
 
     purpose: str = PURPOSE
+    step: str = "verified_address"
+    after: tuple[str, ...] = ()
 
     @property
     def silent(self) -> bool:
         """Registration says nothing of accounts where the address must be proven anyway."""
         return self.mode == "required"
 
-    async def check(self, user: User) -> None:
-        """As a sign-in guard: an unproven address does not sign in where proof is required."""
-        if self.mode == "required" and not user.is_verified:
-            raise EmailNotVerified
+    async def owed(self, user: User, *, proven: object, purpose: str) -> Owed | None:  # noqa: ARG002
+        """As a sign-in step: an unproven address does not sign in where proof is required."""
+        if purpose != "sign_in" or self.mode != "required" or user.is_verified:
+            return None
+        return Owed(error=EmailNotVerified())
 
     async def request(self, email: str) -> None:
         """Queue a mail for this address, whoever's it may be; the worker looks (I-12).
