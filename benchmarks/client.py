@@ -1,6 +1,7 @@
 """Clients, as processes of their own; only the standard library, so that they cost little.
 
     python -m benchmarks.client load URL SECONDS HEADERS
+    python -m benchmarks.client posts URL SECONDS BODIES
     python -m benchmarks.client signers URL SECONDS CLIENTS BODIES CONTENT-TYPE
     python -m benchmarks.client probe URL SECONDS
 
@@ -17,41 +18,42 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Generator
 from urllib.parse import SplitResult, urlsplit
 
 CONNECTIONS = 16
 PAUSE = 0.02  # between two requests of the probe
 
 
-def load(url: str, seconds: float, headers: list[dict[str, str]]) -> dict[str, float]:
-    """The generator that stands in for wrk: keep 16 connections busy."""
+Line = Generator[bytes, bytes, None]  # requests of one connection, told the body of each answer
+
+
+def kept_busy(url: str, seconds: float, lines: list[Line]) -> dict[str, float]:
+    """One connection a line, asking again as soon as it is answered."""
     parts = urlsplit(url)
-    start = f"GET {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\n"
-    requests = itertools.cycle(
-        (start + "".join(f"{n}: {v}\r\n" for n, v in each.items()) + "\r\n").encode("latin-1")
-        for each in headers
-    )
     delays: list[float] = []
     refused = 0
     until = time.monotonic() + seconds
 
-    async def one() -> None:
+    async def one(line: Line) -> None:
         nonlocal refused
         reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+        request = next(line)
         while time.monotonic() < until:
             began = time.perf_counter()
-            writer.write(next(requests))
+            writer.write(request)
             head = await reader.readuntil(b"\r\n\r\n")
             length = head.lower().partition(b"content-length:")[2].split(b"\r\n")[0]
-            await reader.readexactly(int(length or b"0"))
+            body = await reader.readexactly(int(length or b"0"))
             delays.append((time.perf_counter() - began) * 1e3)
             refused += head[9:10] in b"45"
+            request = line.send(body)
         writer.close()
         with contextlib.suppress(OSError):
             await writer.wait_closed()
 
     async def all_of_them() -> None:
-        await asyncio.gather(*(one() for _ in range(CONNECTIONS)))
+        await asyncio.gather(*(one(line) for line in lines))
 
     began = time.monotonic()
     asyncio.run(all_of_them())
@@ -64,6 +66,43 @@ def load(url: str, seconds: float, headers: list[dict[str, str]]) -> dict[str, f
         "p50": delays[len(delays) // 2],
         "p99": delays[int(len(delays) * 0.99)],
     }
+
+
+def load(url: str, seconds: float, headers: list[dict[str, str]]) -> dict[str, float]:
+    """The generator that stands in for wrk: keep 16 connections busy."""
+    parts = urlsplit(url)
+    start = f"GET {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\n"
+    requests = itertools.cycle(
+        (start + "".join(f"{n}: {v}\r\n" for n, v in each.items()) + "\r\n").encode("latin-1")
+        for each in headers
+    )
+
+    def line() -> Line:
+        while True:
+            yield next(requests)
+
+    return kept_busy(url, seconds, [line() for _ in range(CONNECTIONS)])
+
+
+def posts(url: str, seconds: float, sent: list[dict[str, str]]) -> dict[str, object]:
+    """Post a body a connection. Who gets another refresh token presents that one next.
+
+    What is then to be sent, the next time, is `left`.
+    """
+    parts = urlsplit(url)
+    left = list(itertools.islice(itertools.cycle(sent), CONNECTIONS))
+
+    def line(number: int) -> Line:
+        while True:
+            kind, body = left[number]["type"], left[number]["body"]
+            head = f"POST {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\n"
+            head += f"Content-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
+            answer = yield (head + body).encode("ascii")
+            if '"refresh_token"' in body and b'"refresh_token"' in answer:
+                token = json.loads(answer)["refresh_token"]
+                left[number] = {"type": kind, "body": json.dumps({"refresh_token": token})}
+
+    return {**kept_busy(url, seconds, [line(n) for n in range(CONNECTIONS)]), "left": left}
 
 
 def signers(
@@ -141,6 +180,8 @@ def main(given: list[str]) -> None:
     found: object
     if given[0] == "load":
         found = load(given[1], float(given[2]), json.loads(given[3]))
+    elif given[0] == "posts":
+        found = posts(given[1], float(given[2]), json.loads(given[3]))
     elif given[0] == "signers":
         bodies = json.loads(given[4])
         found = signers(given[1], float(given[2]), int(given[3]), bodies, given[5])

@@ -20,7 +20,7 @@ SHARED = (
     *("python-multipart", "cryptography"),
 )
 PEERS: dict[str, tuple[str, ...]] = {
-    "pyjwt": ("pyjwt[crypto]==2.15.1",),
+    "pyjwt": ("pyjwt[crypto]==2.15.1", "sqlalchemy[asyncio]==2.1.9", "aiosqlite==0.22.1"),
     "authx": ("authx==1.7.1",),
     "fastapi-users": ("fastapi-users[sqlalchemy]==15.0.5", "aiosqlite==0.22.1"),
 }

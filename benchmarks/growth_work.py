@@ -155,14 +155,14 @@ def _misses(made: Filled) -> dict[str, Operation]:
         session = replace(
             made.first.bearer, id=people.session_id(number), user_id=people.user_id(number)
         )
-        access = auth.tokens.access_token(session)
+        access = await auth.tokens.access_token(session, made.first.user)
 
     async def bearer() -> None:
-        await auth.tokens.authenticate(access)
+        await auth.tokens.authenticate(access, SOMEWHERE)
 
     async def cookie() -> None:
         number = 2 * random.randrange(people.size // 2) + 1
-        await auth.sessions.authenticate(people.cookie(number))
+        await auth.sessions.authenticate(people.cookie(number), SOMEWHERE)
 
     return {
         "gate miss, bearer": Operation(bearer, another_token),

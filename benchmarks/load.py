@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.measure import ROOT
@@ -41,6 +41,7 @@ class Loaded:
     broken: int
     p50: float  # milliseconds
     p99: float
+    left: list[dict[str, str]] = field(default_factory=list[dict[str, str]])  # to post next
 
 
 def generator() -> str:
@@ -85,6 +86,17 @@ def load(
         output = _run(command, seconds, core, environ)
     found = json.loads(output.rpartition("RESULT ")[2])
     return Loaded(**found)
+
+
+def post(
+    port: int, bodies: Sequence[Mapping[str, str]], *, seconds: float, core: int, path: str
+) -> Loaded:
+    """Post these bodies over 16 connections, each its own; wrk could not send what it is given."""
+    url = f"http://127.0.0.1:{port}{path}"
+    given = json.dumps([dict(each) for each in bodies])
+    command = [sys.executable, "-m", "benchmarks.client", "posts", url, str(seconds), given]
+    output = _run(command, seconds, core, os.environ)
+    return Loaded(**json.loads(output.rpartition("RESULT ")[2]))
 
 
 def _fields(headers: Mapping[str, str]) -> str:

@@ -126,13 +126,16 @@ def _through_gate(auth: Watchword, headers: Mapping[str, str]) -> Step:
         app,
         settings=GateSettings(
             app=f"{auth.core.realm}/{auth.core.client_id}",
-            cookie_name=auth.cookies.session.name,
+            cookies=auth.cookies,
+            check=auth.core.token_check,
+            takes_access_cookie=False,
             max_body=auth.core.max_body,
             dev_hosts=None,
         ),
-        authenticators={each.carriage: each for each in auth.answering(Authenticator)},
+        authenticators=auth.answering(Authenticator),
         cache=auth.cache,
         csrf=auth.csrf,
+        clients=auth.clients,
         clock=auth.clock,
         ready=lambda: None,
     )

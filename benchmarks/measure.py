@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from math import nan
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
@@ -92,12 +93,14 @@ class Samples:
 
     @property
     def median(self) -> float:
-        """The middle of it."""
-        return median(self.values)
+        """The middle of it; of nothing, no number."""
+        return median(self.values) if self.values else nan
 
     @property
     def quarters(self) -> tuple[float, float]:
         """The bounds of the middle half."""
+        if not self.values:
+            return nan, nan
         if len(self.values) < 3:
             return min(self.values), max(self.values)
         first, _, third = quantiles(self.values, n=4, method="inclusive")

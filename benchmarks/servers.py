@@ -27,6 +27,8 @@ class Contender:
     peer: str | None = None  # whose environment; ours if None
     store: str | None = None  # sqlite unless it says postgresql
     status: int = SUITS  # what a request gets
+    path: str = "/hello"
+    posts: bool = False  # it is sent bodies instead of headers
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +38,16 @@ class Server:
     contender: Contender
     pid: int
     port: int
-    headers: list[dict[str, str]]  # sent in turn
+    headers: list[dict[str, str]]  # sent in turn; bodies, if it is posted to
 
-    def ask(self, path: str = "/hello") -> int:
-        """One request; its status."""
+    def ask(self) -> int:
+        """One request; its status. Who is posted to has a /hello too."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
         try:
-            connection.request("GET", path, headers=self.headers[0])
+            if self.contender.posts:
+                connection.request("GET", "/hello")
+            else:
+                connection.request("GET", self.contender.path, headers=self.headers[0])
             answer = connection.getresponse()
             answer.read()
         finally:

@@ -1,5 +1,7 @@
 """Requests a second and CPU a request: one route, guarded in every way, beside others' ways.
 
+And beside them what changes or reads something: a refresh, a list of sessions, a sign-in.
+
 Every contender runs on one core with the same uvicorn (uvloop, httptools, no access log); the
 load comes from the other. Rounds are interleaved and shuffled, ratios are taken within a round.
 """
@@ -10,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from benchmarks.environments import PEERS, versions_in
-from benchmarks.load import CONNECTIONS, ensure_wrk, load
+from benchmarks.load import CONNECTIONS, Loaded, ensure_wrk, load, post
 from benchmarks.measure import (
     Cores,
     Samples,
@@ -32,6 +34,13 @@ from benchmarks.servers import Contender, Server, serving
 BARE, NOTHING, COOKIES = "FastAPI alone", "no-op dependency", "FastAPI alone, sent cookies"
 PYJWT, PYJWT_HS = "PyJWT by hand, ES256", "PyJWT by hand, HS256"
 USERS_JWT, USERS_DATABASE = "fastapi-users, JWT", "fastapi-users, database"
+AUTHX = "authx, HS256"
+REFRESH, REFRESH_BY_HAND = "refresh: ours", "refresh: by hand, a table in SQLite"
+LIST, LIST_BY_HAND = "sessions: ours", "sessions: by hand, a table in SQLite"
+SIGN_IN, SIGN_IN_USERS = "sign-in: ours", "sign-in: fastapi-users"
+# What a row is compared with, by how its name begins. fastapi-users has neither a refresh nor a
+# list of sessions; authx has no list, and its refresh keeps nothing.
+BESIDE = {"refresh": REFRESH_BY_HAND, "sessions": LIST_BY_HAND, "sign-in": SIGN_IN_USERS}
 
 ROWS = (
     Contender(name=BARE, module="bare", variant="bare"),
@@ -68,10 +77,67 @@ ROWS = (
     ),
     Contender(name=PYJWT, module="handwritten", variant="ES256", peer="pyjwt"),
     Contender(name=PYJWT_HS, module="handwritten", variant="HS256", peer="pyjwt"),
-    Contender(name="authx, HS256", module="authx_peer", peer="authx"),
+    Contender(name=AUTHX, module="authx_peer", peer="authx"),
     Contender(name=USERS_JWT, module="fastapi_users_peer", variant="jwt", peer="fastapi-users"),
     Contender(
         name=USERS_DATABASE, module="fastapi_users_peer", variant="database", peer="fastapi-users"
+    ),
+    Contender(
+        name=f"{REFRESH}, SQLite",
+        module="ours",
+        variant="refresh",
+        path="/auth/refresh",
+        posts=True,
+    ),
+    Contender(
+        name=f"{REFRESH}, PostgreSQL",
+        module="ours",
+        variant="refresh",
+        store="postgresql",
+        path="/auth/refresh",
+        posts=True,
+    ),
+    Contender(
+        name=REFRESH_BY_HAND,
+        module="handwritten",
+        variant="refresh",
+        peer="pyjwt",
+        path="/auth/refresh",
+        posts=True,
+    ),
+    Contender(
+        name="refresh: authx, nothing kept",
+        module="authx_peer",
+        variant="refresh",
+        peer="authx",
+        path="/auth/refresh",
+        posts=True,
+    ),
+    Contender(name=f"{LIST}, SQLite", module="ours", variant="sessions", path="/auth/sessions"),
+    Contender(
+        name=f"{LIST}, PostgreSQL",
+        module="ours",
+        variant="sessions",
+        store="postgresql",
+        path="/auth/sessions",
+    ),
+    Contender(
+        name=LIST_BY_HAND,
+        module="handwritten",
+        variant="sessions",
+        peer="pyjwt",
+        path="/auth/sessions",
+    ),
+    Contender(
+        name=f"{SIGN_IN}, SQLite", module="ours", variant="signin", path="/auth/login", posts=True
+    ),
+    Contender(
+        name=SIGN_IN_USERS,
+        module="fastapi_users_peer",
+        variant="signin",
+        peer="fastapi-users",
+        path="/auth/login",
+        posts=True,
     ),
 )
 
@@ -118,6 +184,15 @@ def main(given: Sequence[str]) -> None:
             for name, row in rows.items()
         },
         ratios={name: _ratios(rows, name) for name in rows},
+        beside={
+            name: {
+                "to": other,
+                "rate": ratios(row.rate.values, rows[other].rate.values),
+                "cpu": ratios(rows[other].cpu.values, row.cpu.values),
+            }
+            for name, row in rows.items()
+            if (other := beside(name)) is not None and other in rows
+        },
         targets=targets,
         peers=peers,
     )
@@ -144,7 +219,7 @@ def measured(chosen: Sequence[Contender], *, rounds: int, seconds: float) -> Row
             started = serving(contender, core=cores.server, database=database)
             servers.append(stack.enter_context(started))
         for server in servers:  # what is compiled or read at first use is not measured
-            load(server.port, server.headers, seconds=1, core=cores.load)
+            _loaded(server, seconds=min(1, seconds), core=cores.load)
         for number in range(rounds):
             say(f"round {number + 1} of {rounds}, load average {busy_elsewhere():.2f}")
             for server in random.sample(servers, len(servers)):
@@ -152,9 +227,18 @@ def measured(chosen: Sequence[Contender], *, rounds: int, seconds: float) -> Row
     return rows
 
 
+def _loaded(server: Server, *, seconds: float, core: int) -> Loaded:
+    path = server.contender.path
+    if not server.contender.posts:
+        return load(server.port, server.headers, seconds=seconds, core=core, path=path)
+    found = post(server.port, server.headers, seconds=seconds, core=core, path=path)
+    server.headers[:] = found.left
+    return found
+
+
 def _measure(server: Server, row: Row, *, seconds: float, core: int) -> None:
     before = cpu_seconds(server.pid)
-    found = load(server.port, server.headers, seconds=seconds, core=core)
+    found = _loaded(server, seconds=seconds, core=core)
     used = cpu_seconds(server.pid) - before
     refused = found.requests if server.contender.status >= 400 else 0
     if found.broken or found.refused != refused:
@@ -176,24 +260,35 @@ def _ratios(rows: Rows, name: str) -> dict[str, Samples]:
     }
 
 
+def beside(name: str) -> str | None:
+    """The row that one which changes or reads something is compared with."""
+    return BESIDE.get(name.partition(":")[0])
+
+
 def shown(rows: Rows) -> str:
-    """The table: medians, in brackets the middle half of the rounds."""
+    """The tables: medians, in brackets the middle half of the rounds."""
     head = ("", "requests/s", "CPU us", "p99 ms", "of bare", "of no-op", "of no-op by CPU")
     lines: list[Sequence[str]] = []
+    others: list[Sequence[str]] = []
     for name, row in rows.items():
-        found = _ratios(rows, name)
-        lines.append(
-            (
-                name,
-                spread(row.rate),
-                spread(row.cpu, 1),
-                f"{row.p99.median:.1f}",
-                f"{found['rate_to_bare'].median:.2f}",
-                spread(found["rate_to_no_op"], 2),
-                f"{found['cpu_no_op_to_it'].median:.2f}",
-            )
-        )
-    return table(head, lines)
+        figures = (name, spread(row.rate), spread(row.cpu, 1), f"{row.p99.median:.1f}")
+        other = beside(name)
+        if other is None:
+            found = _ratios(rows, name)
+            by_cpu = f"{found['cpu_no_op_to_it'].median:.2f}"
+            to_bare = f"{found['rate_to_bare'].median:.2f}"
+            lines.append((*figures, to_bare, spread(found["rate_to_no_op"], 2), by_cpu))
+        elif other in rows:
+            rate = ratios(row.rate.values, rows[other].rate.values)
+            by_cpu = ratios(rows[other].cpu.values, row.cpu.values)
+            others.append((*figures, spread(rate, 2), f"{by_cpu.median:.2f}"))
+        else:
+            others.append((*figures, "", ""))
+    told = table(head, lines)
+    if others:
+        told += "\n\n" + table((*head[:4], "of by hand*", "by CPU"), others)
+        told += "\n* sign-ins: of fastapi-users"
+    return told
 
 
 def judged(rows: Rows) -> list[Target]:
@@ -217,6 +312,7 @@ def judged(rows: Rows) -> list[Target]:
     user = "ours: CurrentUser"
     target("times PyJWT by hand (ES256)", user, PYJWT, 2)
     target("times PyJWT by hand (HS256)", user, PYJWT_HS, 2)
+    target("times authx (HS256)", user, AUTHX, 2)
     target("times fastapi-users (JWT)", user, USERS_JWT, 8)
     target("times fastapi-users (database)", user, USERS_DATABASE, 8)
     return found

@@ -14,12 +14,18 @@ from typing import Any, get_args, get_origin
 import watchword.features
 from watchword.kernel import errors
 from watchword.kernel.errors import WatchwordError
+from watchword.kernel.feature import Ends
 from watchword.kernel.secrets import Secret
 from watchword.kernel.settings import CoreSettings, Settings, format_duration
 from watchword.presets import CATALOGUE
 from watchword.server import errors as server_errors
 
 DOCS = Path(__file__).parent
+COLUMNS = (
+    *("sessions and cookies", "access tokens", "refresh tokens", "API keys"),
+    *("half-done sign-ins", "service tokens"),
+)
+CACHES = "30s on SQLite and PostgreSQL, 2s on others"
 
 
 def settings_page() -> str:
@@ -67,6 +73,43 @@ def errors_page() -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def endings_page() -> str:
+    """What ends when, and how fast."""
+    bounds = CoreSettings.model_fields
+    feed = _default(bounds["feed_bound"])
+    rows = [row for make in CATALOGUE for row in make().ends]
+    lines = [
+        "# What ends when",
+        "",
+        "Made from the code by `python docs/generate.py`. `tests/attacks/test_endings.py` does",
+        "each of these and looks at every column, here and at another worker.",
+        "",
+        "Cookies and access tokens point at a session and end with it. Where it happens, what ends",
+        "is refused at once; at every other worker within `feed_bound`, milliseconds as a rule,",
+        "where state and change commit together (SQLite, PostgreSQL), else within `cache_max_age`",
+        f"(`feed_bound` is {feed} unless set; `cache_max_age` {CACHES}).",
+        "Refresh tokens, half-done sign-ins and links in mail are looked up at each use: they end",
+        'at once, everywhere. With `token_check="stateless"` guards that read no row believe an',
+        "access token until it expires (`access_ttl`); all others ask.",
+        "",
+        "*all*: everything of the user's. *others*: everything but the session it was done in.",
+        "*this*: that one alone. *oldest*: those past the limit. –: nothing.",
+        "",
+        f"| what happens | {' | '.join(COLUMNS)} | note |",
+        "|---|---|---|---|---|---|---|---|",
+        *(_ending(row) for row in rows),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _ending(row: Ends) -> str:
+    access = row.sessions if row.access_tokens is None else row.access_tokens
+    columns = (row.sessions, access, row.refresh_tokens, row.api_keys, row.challenges, row.services)
+    reach = " | ".join("–" if each == "none" else each for each in columns)
+    return f"| {row.what} | {reach} | {row.note} |"
 
 
 def _models() -> Iterator[tuple[str, type[Settings]]]:
@@ -125,7 +168,11 @@ def _shown(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-PAGES = {"settings.md": settings_page, "errors.md": errors_page}
+PAGES = {
+    "settings.md": settings_page,
+    "errors.md": errors_page,
+    "what-ends.md": endings_page,
+}
 
 if __name__ == "__main__":
     for name, page in PAGES.items():

@@ -1,11 +1,17 @@
-"""The project's pytest plugin: markers, `--capabilities`, `--stores`, and no silent skips in CI."""
+"""The project's pytest plugin: markers, `--capabilities`, `--stores`, and no silent skips in CI.
+
+And what it takes to run on several workers (pytest-xdist): lines that reach the terminal, and
+who runs what.
+"""
 
 import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 MARKERS = {
     "capability": "capability(*rows): rows of the capability inventory that this test shows",
@@ -27,6 +33,15 @@ STORES = {
     "redis": re.compile(r"redis"),
 }
 
+SAID = "said"  # the user property that `say` fills
+# Several processes each, killed, frozen and timed: no two of these at once.
+ONE_BY_ONE = ("tests/faults/",)
+# The files (or folders) that take longest, the longest first: on several workers they go first.
+LONGEST = (
+    *("tests/faults/", "tests/cli/test_serve.py", "tests/stores/", "tests/cli/", "tests/examples/"),
+    *("tests/architecture/", "tests/unit/test_benchmarks.py", "tests/regressions/", "tests/races/"),
+)
+
 
 def is_long() -> bool:
     return os.environ.get("WATCHWORD_TEST_LONG", "") not in {"", "0"}
@@ -40,6 +55,15 @@ def is_ci() -> bool:
 def count() -> Callable[[int, int], int]:
     """Choose between the short and the full count: `count(20, 500)`."""
     return lambda short, full: full if is_long() else short
+
+
+@pytest.fixture
+def say(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Tell the reader of a run something: `say("50 kills")`, one line, whatever the outcome.
+
+    A worker's own output goes nowhere, so the line travels with the test's report.
+    """
+    return lambda line: request.node.user_properties.append((SAID, line.strip("\n")))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -77,6 +101,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if away:
         config.hook.pytest_deselected(items=away)
         items[:] = [item for item in items if item not in away]
+    if hasattr(config, "workerinput"):
+        items.sort(key=takes_long)
     if not is_long():
         for item in items:
             if item.get_closest_marker("long"):
@@ -130,6 +156,58 @@ def natural(row: str) -> list[tuple[int, str]]:
     """Order S2-9 before S2-10."""
     parts = [part for part in re.split(r"(\d+)", row) if part]
     return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    if config.getoption("--capabilities"):  # nothing runs, and one process knows all of it
+        config.option.numprocesses = 0
+
+
+class Teller:
+    """Prints what tests said, as soon as their reports are there."""
+
+    def __init__(self, reporter: pytest.TerminalReporter) -> None:
+        self._reporter = reporter
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        # A setup has said nothing yet; a teardown's report repeats what the call's had.
+        lines = [line for name, line in report.user_properties if name == SAID]
+        if report.when != "call" or not lines:
+            return
+        self._reporter.write("\n" + "".join(f"{line}\n" for line in lines))
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    plugins = session.config.pluginmanager
+    reporter = plugins.get_plugin("terminalreporter")
+    if reporter is not None:
+        plugins.register(Teller(reporter))
+
+
+class ByFile(LoadScopeScheduling):
+    """A file's tests go to one worker, with what they share; so does a folder in `ONE_BY_ONE`."""
+
+    def __init__(self, config: pytest.Config, log: Any) -> None:
+        config.option.loadscopereorder = False  # `takes_long` says what goes first
+        super().__init__(config, log)
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = nodeid.partition("::")[0]
+        return next((folder for folder in ONE_BY_ONE if path.startswith(folder)), path)
+
+
+def takes_long(item: pytest.Item) -> int:
+    """Where a test's file stands among those that take longest, so that none of them is last."""
+    path = item.nodeid.partition("::")[0]
+    found = (place for place, start in enumerate(LONGEST) if path.startswith(start))
+    return next(found, len(LONGEST))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling | None:
+    return ByFile(config, log) if config.getoption("dist") == "load" else None
 
 
 @pytest.hookimpl(wrapper=True)

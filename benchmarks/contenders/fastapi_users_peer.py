@@ -5,6 +5,7 @@ import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlencode
 
 from fastapi import Depends, FastAPI
 from fastapi_users import BaseUserManager, FastAPIUsers, UUIDIDMixin
@@ -43,8 +44,11 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, uuid.UUID]):
 
 async def prepared(
     variant: str, *, data: Path, database: str | None
-) -> tuple[FastAPI, dict[str, str]]:
-    """`jwt` or `database`: how tokens are told; `signin`: people who can sign in."""
+) -> tuple[FastAPI, dict[str, str] | list[dict[str, str]]]:
+    """`jwt` or `database`: how tokens are told; `signin`: people who can sign in.
+
+    There is no refresh, and no list of sessions.
+    """
     del database
     engine = create_async_engine(f"sqlite+aiosqlite:///{data / 'users.db'}")
     maker = async_sessionmaker(engine, expire_on_commit=False)
@@ -98,15 +102,19 @@ async def prepared(
             return {"hello": "world" if user.id else ""}
 
     token = ""
+    people = [f"p{number}@example.com" for number in range(PEOPLE)]
     hashed = await asyncio.to_thread(PasswordHelper().hash, PASSWORD)
     async with maker() as opened:
-        for number in range(PEOPLE):
+        for email in people:
             user = await SQLAlchemyUserDatabase(opened, User).create(
-                {"email": f"p{number}@example.com", "hashed_password": hashed, "is_verified": True}
+                {"email": email, "hashed_password": hashed, "is_verified": True}
             )
             if not token and variant == "database":
                 tokens = SQLAlchemyAccessTokenDatabase(opened, AccessToken)
                 token = await database_strategy(tokens).write_token(user)
             elif not token:
                 token = await jwt_strategy().write_token(user)
+    if variant == "signin":
+        forms = [urlencode({"username": email, "password": PASSWORD}) for email in people]
+        return app, [{"type": "application/x-www-form-urlencoded", "body": form} for form in forms]
     return app, {"Authorization": f"Bearer {token}"}

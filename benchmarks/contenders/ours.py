@@ -1,12 +1,14 @@
 """Watchword as the README has it, with production settings."""
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
 from starlette.responses import Response
 
+from benchmarks.contenders import CONNECTIONS, posted
 from watchword import CurrentPrincipal, CurrentUser, Watchword, requires
 from watchword.crypto import hashing
 from watchword.crypto.keys import generate_secret
@@ -17,6 +19,7 @@ from watchword.kernel.principal import Client
 from watchword.presets import standard
 
 PEOPLE = 32
+SESSIONS = 5  # of the one who lists them
 PASSWORD = "correct horse battery staple"
 SOMEWHERE = Client(address="127.0.0.1", user_agent="benchmarks")
 
@@ -51,13 +54,20 @@ async def signed_up(auth: Watchword, *, people: int = 1) -> User:
     return made[0]
 
 
-async def credentials(auth: Watchword, user: User, *, transport: str) -> dict[str, str]:
-    """The headers of somebody who has just signed in."""
+async def signed_in(
+    auth: Watchword, user: User, *, transport: str
+) -> tuple[Mapping[str, Any], Response]:
+    """What somebody is answered who has just signed in: fields of the body, and cookies."""
     started = await auth.sessions.start(
         user, amr=("pwd",), transport=auth.sessions.transport(transport), client=SOMEWHERE
     )
     answer = Response()
-    body = started.prepared.deliver(started.session, answer)
+    return await started.prepared.deliver(started.session, user, answer), answer
+
+
+async def credentials(auth: Watchword, user: User, *, transport: str) -> dict[str, str]:
+    """The headers of somebody who has just signed in."""
+    body, answer = await signed_in(auth, user, transport=transport)
     if transport == "bearer":
         return {"Authorization": f"Bearer {body['access_token']}"}
     pairs = [
@@ -98,7 +108,10 @@ def routed(app: FastAPI, guard: str) -> None:
 async def prepared(
     variant: str, *, data: Path, database: str | None
 ) -> tuple[FastAPI, list[dict[str, str]]]:
-    """`GUARD[+plain][+cookie][+anonymous][+uncached]`, or `signin[+even]`: people."""
+    """`GUARD[+plain][+cookie][+anonymous][+uncached]`.
+
+    Or `signin[+even]`: people; `refresh`: a session a connection; `sessions`: somebody with five.
+    """
     guard, *how = variant.split("+")
     if "even" in how:  # hash at the loop's own priority, to see what stepping back brings
         hashing.step_back = lambda: None
@@ -114,6 +127,14 @@ async def prepared(
     user = await signed_up(auth, people=PEOPLE if guard == "signin" else 1)
     if "anonymous" in how:
         return app, [{}]
+    if guard == "signin":
+        people = [f"p{number}@example.com" for number in range(PEOPLE)]
+        return app, [posted(email=email, password=PASSWORD) for email in people]
+    if guard == "refresh":
+        bodies = [(await signed_in(auth, user, transport="bearer"))[0] for _ in range(CONNECTIONS)]
+        return app, [posted(refresh_token=body["refresh_token"]) for body in bodies]
+    if guard == "sessions":
+        return app, [await credentials(auth, user, transport="bearer") for _ in range(SESSIONS)]
     transport = "cookie" if "cookie" in how else "bearer"
     # Without a cache, requests that present the same thing at one time would share a look-up.
     several = 64 if "uncached" in how else 1

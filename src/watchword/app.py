@@ -23,12 +23,13 @@ from watchword.crypto.signing import Signer
 from watchword.http.body import AuthRoute
 from watchword.http.cache import IdentityCache
 from watchword.http.client import Clients, trusted_networks
-from watchword.http.cookies import cookies_for
+from watchword.http.cookies import LONGEST, cookie_of, cookies_for
 from watchword.http.csrf import Csrf, origin_of
 from watchword.http.gate import LOOPBACK_HOSTS, Gate, GateSettings
 from watchword.http.lift import lift
 from watchword.http.problems import Refused, answer_error
 from watchword.http.routers import OwnRouter
+from watchword.http.signed import SignedCookie
 from watchword.http.wiring import Mounting, Wiring
 from watchword.kernel.clock import Clock, SystemClock
 from watchword.kernel.errors import ConfigurationError, FeatureNotInstalled, WatchwordError
@@ -37,6 +38,7 @@ from watchword.kernel.feature import Feature, Job, ordered
 from watchword.kernel.ports import AccessCookie, Authenticator, Opens
 from watchword.kernel.secrets import Secret
 from watchword.kernel.settings import (
+    COOKIE_NAME,
     SECTIONS,
     BindingSettings,
     CookieSettings,
@@ -131,9 +133,9 @@ class App:
         self.events.wake_with(self._hint)
         self._waking = None if self.core.wake is None else self._waker_of(self.core.wake)
         self.following: Following | None = None
-        secure = not (development and urlsplit(public_url).scheme == "http")
+        self._secure = not (development and urlsplit(public_url).scheme == "http")
         self.cookies = cookies_for(
-            self._section(CookieSettings), prefix=self.core.prefix, secure=secure
+            self._section(CookieSettings), prefix=self.core.prefix, secure=self._secure
         )
         self.csrf = Csrf(
             signer=Signer(self.secrets, "csrf"),
@@ -305,6 +307,47 @@ class App:
 
         return register
 
+    def signer(self, purpose: str) -> Signer:
+        """Sign values of your own: what leaves as a link or a form and must come back unaltered.
+
+        Each purpose has a key of its own, none of which is one of ours; secrets in
+        `old_secrets` still count. What is signed is readable.
+
+        Raises:
+            ValueError: no purpose.
+        """
+        if not purpose:
+            raise ValueError("name what the values are for: signer('unsubscribe')")
+        return Signer(self.secrets, f"app:{purpose}")
+
+    def signed_cookie(self, name: str, *, lives: timedelta, path: str = "/") -> SignedCookie:
+        """A cookie of your own, signed, under this name and path and no other.
+
+        Args:
+            name: without prefix; `__Host-` (or `__Secure-` below a path) comes before it, but
+                on plain http in development.
+            lives: how long its value counts, at most 400 days.
+            path: which requests it comes with.
+
+        Raises:
+            ValueError: a name that is none, or one of ours; a path that is none; too long.
+        """
+        ours = self._section(CookieSettings).names
+        if not COOKIE_NAME.fullmatch(name) or name.lower() in {each.lower() for each in ours}:
+            raise ValueError(f"{name!r} cannot be the name of a cookie of yours")
+        if not path.startswith("/") or not path.isascii() or set(path) & set('; ,\\"\r\n\t\x00'):
+            raise ValueError(f"{path!r} is no path of a cookie")
+        if not timedelta(seconds=1) <= lives <= LONGEST:
+            raise ValueError("a cookie lives for a second at least and for 400 days at most")
+        return SignedCookie(
+            cookie=cookie_of(
+                name, "__Host-" if path == "/" else "__Secure-", path=path, secure=self._secure
+            ),
+            lives=lives,
+            signer=Signer(self.secrets, f"app-cookie:{name}"),
+            clock=self.clock,
+        )
+
     def tables_into(self, metadata: Any) -> Any:
         """Put our tables into a SQLAlchemy `MetaData`, so that your Alembic sees them."""
         return cast("Any", self.driver).tables_into(metadata, self.records)
@@ -357,6 +400,10 @@ class App:
                 self._background.start()
             self._process = os.getpid()
             self._loop = asyncio.get_running_loop()
+            if self.core.environment == "production" and not self.csrf.settings.enabled:
+                _log.warning(
+                    "csrf.enabled is off: a request by cookie that names no origin is believed"
+                )
             if self.core.environment == "production" and len(self.core.accept_missing) < 2:
                 _log.warning(
                     "this version has no sign-in limiter and no event sink yet: "

@@ -6,11 +6,13 @@ from typing import Any, Generic, Unpack, cast
 from typing_extensions import TypeVar
 
 from watchword.app import App
+from watchword.features.api_keys import ApiKeys, api_keys
 from watchword.features.email_change import EmailChanges, email_change
 from watchword.features.keys import Keys, keys
 from watchword.features.mail import Mail, mail
 from watchword.features.passwords import Passwords, passwords
 from watchword.features.recovery import Recovery, recovery
+from watchword.features.services import Services, services
 from watchword.features.sessions import Sessions, sessions
 from watchword.features.sign_in import SignIns, sign_in
 from watchword.features.tokens import Tokens, tokens
@@ -37,6 +39,8 @@ CATALOGUE = (
     recovery,
     email_change,
     transfer,
+    api_keys,
+    services,
 )
 
 
@@ -147,6 +151,16 @@ class Watchword(App, Generic[U]):
     def email_changes(self) -> EmailChanges:
         """Changes of address."""
         return self.service(EmailChanges)
+
+    @property
+    def api_keys(self) -> ApiKeys:
+        """API keys: create, list, rotate, end."""
+        return self.service(ApiKeys)
+
+    @property
+    def services(self) -> Services:
+        """Services, and tokens between them: grant, end, token."""
+        return self.service(Services)
 
 
 def _without_users() -> tuple[Feature[Any], ...]:

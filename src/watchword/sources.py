@@ -25,7 +25,7 @@ MAX_FILE = 64 * 1024  # bytes of a secret's file
 
 # No secrets by their type, but with passwords in them: these too may stand in a file.
 _HOLD_PASSWORDS = frozenset(
-    {"database", "old_secrets", "mail.url", "passwords.firebase_signer_keys"}
+    {"database", "old_secrets", "keys.old_secrets", "mail.url", "passwords.firebase_signer_keys"}
 )
 _TELLING = ("password", "secret", "token")
 
@@ -84,6 +84,9 @@ def load(
     for section, model in SECTIONS.items():
         groups[section] = _Group(section, model)
     for feature in features:
+        if feature.name in SECTIONS:
+            faults.append(f"feature {feature.name} is called as settings of ours are: rename it")
+            continue
         groups[feature.name] = _Group(feature.name, feature.settings)
         for name, value in feature.given.items():
             groups[feature.name].offer(name, value, "argument")

@@ -7,7 +7,7 @@ import pytest
 
 from tests.told import ADA, ANOTHER, PASSWORD, Story, browser, csrf_of, problem, telling
 from watchword.kernel.feature import Feature
-from watchword.kernel.settings import CoreOptions, CoreSettings
+from watchword.kernel.settings import SECTIONS, CoreOptions, CoreSettings
 from watchword.presets import CATALOGUE, standard
 from watchword.testing.story import bearer
 
@@ -45,6 +45,9 @@ async def walk(story: Story) -> list[str]:
     headers = bearer(pair["access_token"]) if has("tokens") else csrf_of(client)
     assert (await client.get("/auth/me", headers=headers)).json()["email"] == ADA
     steps.append("login")
+    body = {"method": "password", "password": PASSWORD}
+    answer = await client.post("/auth/reauthenticate", json=body, headers=headers)
+    assert answer.status_code == 204
     if has("tokens"):
         body = {"refresh_token": pair["refresh_token"]}
         pair = (await client.post("/auth/refresh", json=body)).json()
@@ -81,6 +84,7 @@ async def walk(story: Story) -> list[str]:
 EXPECTED = {
     "users": [],
     "sessions": ["users"],
+    "sign_in": ["users"],
     "passwords": ["users"],
     "keys": ["register", "verify", "login", "reset", "email", "logout"],
     "tokens": ["register", "verify", "login", "reset", "email", "logout"],
@@ -89,7 +93,11 @@ EXPECTED = {
     "recovery": ["register", "verify", "login", "refresh", "email", "logout"],
     "email_change": ["register", "verify", "login", "refresh", "reset", "logout"],
     "transfer": ["register", "verify", "login", "refresh", "reset", "email", "logout"],
+    "api_keys": ["register", "verify", "login", "refresh", "reset", "email", "logout"],
+    "services": ["register", "verify", "login", "refresh", "reset", "email", "logout"],
 }
+
+PROPERTIES = {"email_change": "email_changes", "sign_in": "sign_ins"}
 
 
 def test_the_list_is_of_all_features() -> None:
@@ -103,7 +111,7 @@ async def test_the_rest_goes_on_without(name: str, sqlite_url: str) -> None:
     async with telling(sqlite_url, features=features) as story:
         assert story.auth.has(name) is False
         with pytest.raises(AttributeError, match="not installed"):
-            getattr(story.auth, {"email_change": "email_changes"}.get(name, name))
+            getattr(story.auth, PROPERTIES.get(name, name))
         assert await walk(story) == EXPECTED[name]
         schema = await story.client.get("/openapi.json")
         assert schema.status_code == 200
@@ -133,4 +141,8 @@ def test_the_keyword_arguments_are_the_settings(make: Any) -> None:
 
 
 def test_the_apps_keyword_arguments_are_its_settings() -> None:
-    assert set(CoreOptions.__annotations__) == set(CoreSettings.model_fields) - {"database"}
+    settings = set(CoreSettings.model_fields) - {"database"} | set(SECTIONS)
+    assert set(CoreOptions.__annotations__) == settings
+    hints = get_type_hints(CoreOptions)
+    for name, section in SECTIONS.items():
+        assert set(hints[name].__annotations__) == set(section.model_fields)

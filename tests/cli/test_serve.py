@@ -146,7 +146,7 @@ def test_production_does_not_start_unsafely(
         "supersecretkeysupersecretkeysupersecretkey",
         "09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7",
         "wws_" + "A" * 49,
-        generate_secret().reveal()[:-1],
+        pytest.param(generate_secret().reveal()[:-1], id="cut"),
     ],
 )
 def test_a_weak_secret_stops_the_start_with_the_remedy(folder: Folder, secret: str) -> None:

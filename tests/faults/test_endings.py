@@ -148,7 +148,7 @@ def told(name: str, took: list[float], wrong: list[str]) -> str:
     """The distribution, shortly."""
     half, most = took[len(took) // 2], took[int(len(took) * 0.99)]
     return (
-        f"\n{name}: refusals at other workers {len(took)}  median {half * 1000:.0f} ms  "
+        f"{name}: refusals at other workers {len(took)}  median {half * 1000:.0f} ms  "
         f"99 % {most * 1000:.0f} ms  slowest {took[-1] * 1000:.0f} ms  "
         f"bound {BOUND * 1000:.0f} ms  over it or taken back {len(wrong)}"
     )
@@ -161,11 +161,10 @@ async def test_what_ends_at_one_of_four_workers_is_refused_at_all_within_the_bou
     place: Place,
     tmp_path: Path,
     count: Callable[[int, int], int],
-    capsys: pytest.CaptureFixture[str],
+    say: Callable[[str], None],
 ) -> None:
     took, wrong = await endings(place, tmp_path, count(3, 50), random.Random(4))
-    with capsys.disabled():
-        print(told(f"{place.name} endings", took, wrong))
+    say(told(f"{place.name} endings", took, wrong))
     assert not wrong, "\n".join(wrong[:20])
 
 
@@ -200,13 +199,12 @@ async def test_workers_that_lose_every_wake_up_keep_the_bound_by_polling(
     postgres_url: str,
     tmp_path: Path,
     count: Callable[[int, int], int],
-    capsys: pytest.CaptureFixture[str],
+    say: Callable[[str], None],
 ) -> None:
     place = Place(name="postgresql", database=postgres_url)
     async with nobody_listens(postgres_url) as killed:
         took, wrong = await endings(place, tmp_path, count(2, 30), random.Random(5))
-    with capsys.disabled():
-        print(told(f"postgresql endings, {killed[0]} listeners cut", took, wrong))
+    say(told(f"postgresql endings, {killed[0]} listeners cut", took, wrong))
     assert killed[0] >= WORKERS
     assert not wrong, "\n".join(wrong[:20])
     assert took[len(took) // 2] > 0.05, "somebody still woke them: the test means nothing"

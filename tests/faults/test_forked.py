@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ ENDS_IN = 120.0  # seconds
 @pytest.mark.slow
 @pytest.mark.invariant("I-06", "I-08")
 async def test_parent_and_child_hear_of_each_other_and_share_no_connection(
-    place: Place, capsys: pytest.CaptureFixture[str]
+    place: Place, say: Callable[[str], None]
 ) -> None:
     where = [place.database, *([] if place.sessions is None else [place.sessions])]
     process = await asyncio.create_subprocess_exec(
@@ -37,9 +38,8 @@ async def test_parent_and_child_hear_of_each_other_and_share_no_connection(
     child, parent = found["heard by the child"], found["heard by the parent"]
     heard = [*child, *parent, found["heard after the child"]]
     assert None not in heard, found
-    with capsys.disabled():
-        print(
-            f"\n{place.name} forked: the child heard within {max(child):.3f} s, "
-            f"the parent within {max(parent):.3f} s"
-        )
+    say(
+        f"{place.name} forked: the child heard within {max(child):.3f} s, "
+        f"the parent within {max(parent):.3f} s"
+    )
     assert max(heard) <= 2.0

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -36,7 +37,7 @@ async def busy_or(story: Story, password: str) -> int:
 
 @pytest.mark.capability("DEF-37")
 async def test_a_hundred_sign_ins_at_once_leave_the_loop_free_and_the_queue_bounded(
-    database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    database_url: str, monkeypatch: pytest.MonkeyPatch, say: Callable[[str], None]
 ) -> None:
     go_on, matches = threading.Event(), hashing._matches
     at_work: list[int] = []
@@ -81,5 +82,4 @@ async def test_a_hundred_sign_ins_at_once_leave_the_loop_free_and_the_queue_boun
         assert max(at_work) <= THREADS
         assert (pool.running, pool.waiting) == (0, 0)
         await story.log_in()
-        with capsys.disabled():
-            print(f"\n{PARALLEL} sign-ins at once: the loop was late by {longest * 1000:.0f} ms")
+        say(f"{PARALLEL} sign-ins at once: the loop was late by {longest * 1000:.0f} ms")

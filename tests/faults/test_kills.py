@@ -82,7 +82,7 @@ async def test_a_killed_server_leaves_nobody_stuck_and_no_token_that_works_twice
     place: Place,
     tmp_path: Path,
     count: Callable[[int, int], int],
-    capsys: pytest.CaptureFixture[str],
+    say: Callable[[str], None],
 ) -> None:
     kills = count(12, 200)
     seed = int(os.environ.get("WATCHWORD_TEST_SEED") or random.SystemRandom().randrange(10**9))
@@ -102,8 +102,7 @@ async def test_a_killed_server_leaves_nobody_stuck_and_no_token_that_works_twice
         finally:
             victim.close()
             await site.client.aclose()
-            with capsys.disabled():
-                report(place, site, seed, time.monotonic() - began)
+            say(report(place, site, seed, time.monotonic() - began))
     totals = site.totals
     assert victim.kills == kills
     assert not totals.stuck
@@ -143,19 +142,20 @@ async def kill_again_and_again(site: Site, kills: int) -> list[Person]:
     return everybody
 
 
-def report(place: Place, site: Site, seed: int, took: float) -> None:
+def report(place: Place, site: Site, seed: int, took: float) -> str:
     """What happened, for whoever reads the log."""
     totals, recovered = site.totals, sorted(site.victim.recovered_in)
-    print(f"\n{place.name}: seed {seed} (WATCHWORD_TEST_SEED), {took:.0f} s")
-    for step in STEPS:
-        print(
-            f"  {step:<8}  in flight: {totals.in_flight[step]:>3}"
-            f"  cut: {totals.cut[step]:>3}  answer lost: {totals.lost[step]:>3}"
-            f"  done, of these: {totals.committed[step]:>3}"
-        )
+    lines = [f"{place.name}: seed {seed} (WATCHWORD_TEST_SEED), {took:.0f} s"]
+    lines += [
+        f"  {step:<8}  in flight: {totals.in_flight[step]:>3}"
+        f"  cut: {totals.cut[step]:>3}  answer lost: {totals.lost[step]:>3}"
+        f"  done, of these: {totals.committed[step]:>3}"
+        for step in STEPS
+    ]
     half = recovered[len(recovered) // 2] if recovered else 0.0
-    print(
+    lines.append(
         f"{place.name} kills: tries {site.victim.kills}  stuck users {len(totals.stuck)}  "
         f"tokens that worked twice {len(totals.worked_twice)}  "
         f"mails lost {len(totals.mails_lost)}  time to recover {half:.1f} s"
     )
+    return "\n".join(lines)

@@ -50,7 +50,7 @@ async def test_every_mail_comes_though_whoever_sends_is_killed(
     place: Place,
     tmp_path: Path,
     count: Callable[[int, int], int],
-    capsys: pytest.CaptureFixture[str],
+    say: Callable[[str], None],
 ) -> None:
     kills = count(3, 40)
     box = Letterbox(tmp_path / "mails")
@@ -90,12 +90,11 @@ async def test_every_mail_comes_though_whoever_sends_is_killed(
         forker.close()
         came = Counter(len(box.tokens(email, "wwv")) for email in everybody)
         took = max(waits, default=0.0)
-        with capsys.disabled():
-            print(
-                f"\n{place.name} workers: holders killed {len(waits)}  mails {len(everybody)}  "
-                f"came once {came[1]}  more than once {sum(came.values()) - came[0] - came[1]}  "
-                f"never {came[0]}  another took over within {took * HASTE:.0f} s of its clock"
-            )
+        say(
+            f"{place.name} workers: holders killed {len(waits)}  mails {len(everybody)}  "
+            f"came once {came[1]}  more than once {sum(came.values()) - came[0] - came[1]}  "
+            f"never {came[0]}  another took over within {took * HASTE:.0f} s of its clock"
+        )
     assert len(waits) == kills
     assert came[0] == 0
     assert len(everybody) - came[1] <= kills * AT_ONCE, "as a rule each comes once"

@@ -58,7 +58,7 @@ async def full(_: Mongo, proxy: Proxy) -> AsyncGenerator[None, None]:
 @pytest.mark.invariant("I-04", "I-06", "I-08")
 @pytest.mark.parametrize("outage", [stopped, paused, full])
 async def test_while_mongodb_is_away_all_is_503_and_then_goes_on_by_itself(
-    own_mongo: Mongo, outage: Outage, capsys: pytest.CaptureFixture[str]
+    own_mongo: Mongo, outage: Outage, say: Callable[[str], None]
 ) -> None:
     async with (
         own_mongo.database() as direct,
@@ -77,17 +77,16 @@ async def test_while_mongodb_is_away_all_is_503_and_then_goes_on_by_itself(
             await probed(story)
         back = time.monotonic()
         await people.go_on()
-        with capsys.disabled():
-            print(
-                f"\nmongodb {outage.__name__}: the slowest refusal took {slowest:.1f} s, "
-                f"all worked again after {time.monotonic() - back:.1f} s"
-            )
+        say(
+            f"mongodb {outage.__name__}: the slowest refusal took {slowest:.1f} s, "
+            f"all worked again after {time.monotonic() - back:.1f} s"
+        )
 
 
 @pytest.mark.slow
 @pytest.mark.capability("DEF-22")
 async def test_connections_that_are_cut_cost_at_most_a_503(
-    own_mongo: Mongo, count: Callable[[int, int], int], capsys: pytest.CaptureFixture[str]
+    own_mongo: Mongo, count: Callable[[int, int], int], say: Callable[[str], None]
 ) -> None:
     async with (
         own_mongo.database() as direct,
@@ -114,8 +113,7 @@ async def test_connections_that_are_cut_cost_at_most_a_503(
         assert proxy.cuts > 10
         back = time.monotonic()
         await people.go_on()
-        with capsys.disabled():
-            print(
-                f"\nmongodb cut: connections {proxy.cuts}, statuses {sorted(seen)}, "
-                f"all worked again after {time.monotonic() - back:.1f} s"
-            )
+        say(
+            f"mongodb cut: connections {proxy.cuts}, statuses {sorted(seen)}, "
+            f"all worked again after {time.monotonic() - back:.1f} s"
+        )

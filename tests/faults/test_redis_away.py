@@ -93,7 +93,7 @@ async def others_go_on(people: Household, address: str) -> None:
 @pytest.mark.invariant("I-04", "I-06")
 @pytest.mark.parametrize("outage", [stopped, paused, full])
 async def test_while_redis_is_away_no_session_counts_and_then_all_goes_on_by_itself(
-    own_redis: Redis, sqlite_url: str, outage: Outage, capsys: pytest.CaptureFixture[str]
+    own_redis: Redis, sqlite_url: str, outage: Outage, say: Callable[[str], None]
 ) -> None:
     async with own_redis.prefix() as sessions:
         place = Place(name="redis", database=sqlite_url, sessions=sessions)
@@ -110,11 +110,10 @@ async def test_while_redis_is_away_no_session_counts_and_then_all_goes_on_by_its
                 await probed(story)
             back = time.monotonic()
             await people.go_on()
-            with capsys.disabled():
-                print(
-                    f"\nredis {outage.__name__}: the slowest refusal took {slowest:.1f} s, "
-                    f"all worked again after {time.monotonic() - back:.1f} s"
-                )
+            say(
+                f"redis {outage.__name__}: the slowest refusal took {slowest:.1f} s, "
+                f"all worked again after {time.monotonic() - back:.1f} s"
+            )
 
 
 @pytest.mark.slow
@@ -123,7 +122,7 @@ async def test_connections_that_are_cut_cost_at_most_a_503(
     own_redis: Redis,
     sqlite_url: str,
     count: Callable[[int, int], int],
-    capsys: pytest.CaptureFixture[str],
+    say: Callable[[str], None],
 ) -> None:
     async with own_redis.prefix() as direct, Proxy.before(direct) as (proxy, sessions):
         place = Place(name="redis", database=sqlite_url, sessions=sessions)
@@ -145,8 +144,7 @@ async def test_connections_that_are_cut_cost_at_most_a_503(
             assert proxy.cuts > 10
             back = time.monotonic()
             await people.go_on()
-            with capsys.disabled():
-                print(
-                    f"\nredis cut: connections {proxy.cuts}, statuses {sorted(seen)}, "
-                    f"all worked again after {time.monotonic() - back:.1f} s"
-                )
+            say(
+                f"redis cut: connections {proxy.cuts}, statuses {sorted(seen)}, "
+                f"all worked again after {time.monotonic() - back:.1f} s"
+            )

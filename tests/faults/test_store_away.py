@@ -89,7 +89,7 @@ async def full(server: Postgres) -> AsyncGenerator[None, None]:
 @pytest.mark.invariant("I-04", "I-06")
 @pytest.mark.parametrize("outage", [stopped, frozen, full])
 async def test_while_postgres_is_away_all_is_503_and_then_goes_on_by_itself(
-    own_postgres: Postgres, outage: Outage, capsys: pytest.CaptureFixture[str]
+    own_postgres: Postgres, outage: Outage, say: Callable[[str], None]
 ) -> None:
     async with own_postgres.database() as url, served(url) as story:
         people = Household(story, url)
@@ -105,16 +105,15 @@ async def test_while_postgres_is_away_all_is_503_and_then_goes_on_by_itself(
             await probed(story)
         back = time.monotonic()
         await people.go_on()
-        with capsys.disabled():
-            print(
-                f"\npostgresql {outage.__name__}: the slowest refusal took {slowest:.1f} s, "
-                f"all worked again after {time.monotonic() - back:.1f} s"
-            )
+        say(
+            f"postgresql {outage.__name__}: the slowest refusal took {slowest:.1f} s, "
+            f"all worked again after {time.monotonic() - back:.1f} s"
+        )
 
 
 @pytest.mark.capability("DEF-22")
 async def test_connections_that_are_cut_cost_at_most_a_503(
-    postgres_url: str, count: Callable[[int, int], int], capsys: pytest.CaptureFixture[str]
+    postgres_url: str, count: Callable[[int, int], int], say: Callable[[str], None]
 ) -> None:
     async with served(postgres_url) as story:
         people = Household(story, postgres_url)
@@ -142,11 +141,10 @@ async def test_connections_that_are_cut_cost_at_most_a_503(
         await admin.close()
         back = time.monotonic()
         await people.go_on()
-        with capsys.disabled():
-            print(
-                f"\npostgresql cut: statuses {sorted(seen)}, "
-                f"all worked again after {time.monotonic() - back:.1f} s"
-            )
+        say(
+            f"postgresql cut: statuses {sorted(seen)}, "
+            f"all worked again after {time.monotonic() - back:.1f} s"
+        )
 
 
 # SQLite
@@ -179,7 +177,7 @@ async def locked(path: Path) -> AsyncGenerator[None, None]:
 @pytest.mark.capability("DEF-02", "DEF-22")
 @pytest.mark.invariant("I-04")
 async def test_while_another_process_locks_sqlite_writes_are_503_and_then_go_on(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, say: Callable[[str], None]
 ) -> None:
     path = tmp_path / "locked.db"
     url = f"sqlite:///{path}?busy_timeout=4"
@@ -194,8 +192,7 @@ async def test_while_another_process_locks_sqlite_writes_are_503_and_then_go_on(
             assert (await story.client.get("/healthz")).status_code == 200
         back = time.monotonic()
         await people.go_on()
-        with capsys.disabled():
-            print(
-                f"\nsqlite locked: the slowest refusal took {slowest:.1f} s, "
-                f"all worked again after {time.monotonic() - back:.1f} s"
-            )
+        say(
+            f"sqlite locked: the slowest refusal took {slowest:.1f} s, "
+            f"all worked again after {time.monotonic() - back:.1f} s"
+        )

@@ -159,7 +159,7 @@ async def test_a_change_or_deletion_that_was_cut_is_whole_once_a_worker_looked(
     place: Place,
     tmp_path: Path,
     count: Callable[[int, int], int],
-    capsys: pytest.CaptureFixture[str],
+    say: Callable[[str], None],
 ) -> None:
     rounds = count(4, 100)
     chance = random.Random(6)
@@ -197,12 +197,11 @@ async def test_a_change_or_deletion_that_was_cut_is_whole_once_a_worker_looked(
         wrong = [f"{m.email}: {fault}" for m, (_, all_) in zip(members, found) for fault in all_]  # noqa: B905
         done = sum(what == "done" for what, _ in found)
         cut = sum(not member.was_answered for member in members)
-        with capsys.disabled():
-            print(
-                f"\n{place.name} kills in change and deletion: tries {victim.kills}  "
-                f"cut {cut} of {len(members)}  left for a worker {left}  done {done}  "
-                f"stuck users {sum('stuck' in fault for fault in wrong)}  half done {len(wrong)}"
-            )
+        say(
+            f"{place.name} kills in change and deletion: tries {victim.kills}  "
+            f"cut {cut} of {len(members)}  left for a worker {left}  done {done}  "
+            f"stuck users {sum('stuck' in fault for fault in wrong)}  half done {len(wrong)}"
+        )
     assert not wrong, "\n".join(wrong)
     assert cut
     assert place.is_transactional or left, "no moment between two writes was hit"

@@ -11,7 +11,7 @@ from watchword import CurrentPrincipal, CurrentUser
 from watchword.features.users import User
 from watchword.http.cache import IdentityCache
 from watchword.kernel.errors import InvalidToken, StoreUnavailable
-from watchword.kernel.principal import Identity, Principal
+from watchword.kernel.principal import Client, Identity, Principal
 from watchword.storage.record import Frozen
 from watchword.testing import MovableClock
 from watchword.testing.story import bearer
@@ -299,8 +299,8 @@ async def test_an_ending_between_read_and_answer_is_not_brought_back(
         kind = type(story.auth.tokens)
         authenticate = kind.authenticate
 
-        async def held(self: object, presented: str) -> Identity:
-            found = await authenticate(self, presented)  # type: ignore[arg-type]
+        async def held(self: object, presented: str, client: Client) -> Identity:
+            found = await authenticate(self, presented, client)  # type: ignore[arg-type]
             monkeypatch.setattr(kind, "authenticate", authenticate)
             session = found.principal.session_id or ""
             await story.auth.sessions.end(session, why="meanwhile")

@@ -1,10 +1,13 @@
 """What an editor shows of each public name. The assertions are the type checker's."""
 
-from typing import Annotated, assert_type
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Annotated, Any, assert_type
 
-from fastapi import Depends
+from fastapi import Depends, Request
 
 from watchword import (
+    CurrentClaims,
     CurrentPrincipal,
     CurrentUser,
     Event,
@@ -17,11 +20,13 @@ from watchword import (
     requires,
     user_fields,
 )
+from watchword.features.api_keys import ApiKeys, IssuedKey
 from watchword.features.email_change import EmailChanges
 from watchword.features.keys import Keys
 from watchword.features.mail import Mail
 from watchword.features.passwords import Passwords, passwords
 from watchword.features.recovery import Recovery
+from watchword.features.services import Services
 from watchword.features.sessions import Sessions
 from watchword.features.tokens import Tokens
 from watchword.features.transfer import Transfer
@@ -50,6 +55,18 @@ async def handler(user: CurrentUser, principal: CurrentPrincipal, maybe: Optiona
     return user.email
 
 
+async def claims_handler(claims: CurrentClaims) -> str:
+    """Claims are read, and nothing is put into them."""
+    assert_type(claims, Mapping[str, Any])
+    return str(claims["sub"])
+
+
+def signed(auth: Watchword, request: Request) -> None:
+    """Signed values are texts."""
+    assert_type(auth.signer("mine").sign("x"), str)
+    assert_type(auth.signed_cookie("cart", lives=timedelta(days=1)).read(request), str | None)
+
+
 async def own_handler(me: Me) -> str:
     """A user's own subclass flows through."""
     assert_type(me, Member)
@@ -71,8 +88,12 @@ async def services(auth: Watchword, own: Watchword[Member]) -> None:
     assert_type(auth.recovery, Recovery)
     assert_type(auth.email_changes, EmailChanges)
     assert_type(auth.transfer, Transfer)
+    assert_type(auth.api_keys, ApiKeys)
+    assert_type(auth.services, Services)
+    assert_type(await auth.services.token("billing", audience="reports"), str)
     assert_type(auth.feature(Mail), Mail)
-    await own.users.create(email="ada@example.com", nickname="Ada")
+    ada = await own.users.create(email="ada@example.com", nickname="Ada")
+    assert_type(await own.api_keys.create(ada, name="nightly"), IssuedKey)
 
 
 def made(environment: dict[str, str]) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import load, web
-from benchmarks.__main__ import COMMANDS
+from benchmarks.__main__ import COMMANDS, main
 from benchmarks.growth_plans import Statement, of_sqlite
 from benchmarks.measure import ROOT, Samples, ratios, table
 from benchmarks.revocation_client import Line, Refusals, refused
@@ -33,16 +33,20 @@ def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_says_what_it_takes(command: str) -> None:
-    told = run(command, "--help")
-    assert told.returncode == 0, told.stderr
-    assert "--rounds" in told.stdout
-    assert "--json" in told.stdout
+def test_a_command_says_what_it_takes(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--help"])
+    assert ended.value.code == 0
+    said = capsys.readouterr().out
+    assert "--rounds" in said
+    assert "--json" in said
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_refuses_what_it_does_not_know(command: str) -> None:
-    assert run(command, "--unheard-of").returncode == 2
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--unheard-of"])
+    assert ended.value.code == 2
 
 
 def test_an_unknown_command_is_answered_with_those_there_are() -> None:
@@ -69,6 +73,18 @@ def test_a_short_round_of_ours_gives_a_rate(maker: str, monkeypatch: pytest.Monk
         "CurrentUser, lifted, of no-op",
         "CurrentUser, lifted, of no-op, by CPU",
     ]
+
+
+def test_a_short_round_of_refreshes_and_lists_is_shown_beside_its_own_kind() -> None:
+    wanted = {web.BARE, web.NOTHING, f"{web.REFRESH}, SQLite", f"{web.LIST}, SQLite"}
+    rows = web.measured([row for row in web.ROWS if row.name in wanted], rounds=2, seconds=0.2)
+    assert set(rows) == wanted
+    assert all(row.rate.median > 0 for row in rows.values())
+    rows = {**rows, web.REFRESH_BY_HAND: rows[f"{web.REFRESH}, SQLite"]}
+    first, second = web.shown(rows).split("\n\n")
+    assert web.REFRESH not in first
+    refreshed = next(line for line in second.splitlines() if f"{web.REFRESH}, SQLite" in line)
+    assert refreshed.endswith("1.00 (1.00-1.00)    1.00")
 
 
 @pytest.mark.real_cost

@@ -1,11 +1,14 @@
 """Settings that stand in files of their own, and what is shown of those that hold passwords."""
 
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from watchword.features.mail import mail
 from watchword.kernel.errors import ConfigurationError
+from watchword.kernel.settings import CookieSettings, CsrfSettings
 from watchword.sources import MAX_FILE, Loaded, load
 
 SECRET = "x" * 40
@@ -93,3 +96,55 @@ def test_values_of_a_query_that_tell_a_secret_are_masked(query: str) -> None:
     shown = next(each.value for each in found.report if each.key == "database")
     assert "hunter2" not in shown
     assert "sslmode=require" in shown
+
+
+def test_sections_of_the_core_come_from_every_source(tmp_path: Path) -> None:
+    (tmp_path / "watchword.toml").write_text(
+        '[csrf]\nttl = "30m"\nrotate = true\nexempt = ["/hooks/*"]\n[cookies]\nsession = "mine"\n'
+    )
+    given = {"csrf": {"ttl": "20m"}, "binding": {"address": "network"}}
+    environ = {"WATCHWORD_CSRF__ROTATE": "false", "WATCHWORD_COOKIES__CSRF": "form"}
+    made = load(given, [mail()], environ=environ, directory=tmp_path)
+    csrf, cookies = made.features["csrf"], made.features["cookies"]
+    assert isinstance(csrf, CsrfSettings)
+    assert isinstance(cookies, CookieSettings)
+    assert (csrf.ttl, csrf.rotate, csrf.exempt) == (timedelta(minutes=20), False, ("/hooks/*",))
+    assert (cookies.session, cookies.csrf) == ("mine", "form")
+    told = {each.key: (each.value, each.source) for each in made.report}
+    assert told["csrf.ttl"] == ("20m", "argument")
+    assert told["csrf.rotate"] == ("false", "environment WATCHWORD_CSRF__ROTATE")
+    assert told["csrf.exempt"] == ("/hooks/*", "watchword.toml")
+    assert told["binding.address"] == ("network", "argument")
+    several = load({}, [mail()], environ={"WATCHWORD_CSRF__EXEMPT": "/a/*, /b"}).features["csrf"]
+    assert isinstance(several, CsrfSettings)
+    assert several.exempt == ("/a/*", "/b")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"csrf": {"tll": "1h"}}, "csrf.tll (argument) is not known"),
+        ({"csrf": "1h"}, "csrf (argument) is not known"),
+        ({"csrf": {"ttl": 3600}}, "csrf.ttl (argument; WATCHWORD_CSRF__TTL)"),
+        ({"csrf": {"ttl": "8d"}}, "csrf.ttl"),
+        ({"csrf": {"exempt": ["/api*"]}}, "'/api*' is no pattern"),
+        ({"csrf": {"exempt": ["api"]}}, "'api' is no pattern"),
+        ({"csrf": {"exempt": ["/a//b"]}}, "'/a//b' is no pattern"),
+        ({"csrf": {"exempt": ["/a/../b"]}}, "'/a/../b' is no pattern"),
+        ({"csrf": {"exempt": ["/**/a/**"]}}, "'/**/a/**' is no pattern"),
+        ({"csrf": {"exempt": ["/a\n"]}}, "is no pattern"),
+        ({"csrf": {"exempt": ["/**"]}}, "csrf.enabled=false"),
+        ({"binding": {"address": "always"}}, "binding.address"),
+    ],
+    ids=str,
+)
+def test_faults_of_a_section_are_named(given: dict[str, object], said: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load(given, [mail()], environ={})
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["csrf", "cookies", "binding"])
+def test_a_feature_is_not_called_as_a_section(name: str) -> None:
+    with pytest.raises(ConfigurationError, match="rename it"):
+        load({}, [replace(mail(), name=name)], environ={})

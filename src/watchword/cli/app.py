@@ -5,10 +5,15 @@ from typing import Annotated
 import typer
 
 import watchword
+from watchword.cli.api_keys import api_keys
 from watchword.cli.configuration import config
+from watchword.cli.keys import keys
 from watchword.cli.schema import migrate
 from watchword.cli.secret import secret
 from watchword.cli.servers import dev, serve
+from watchword.cli.services import services
+from watchword.cli.sessions import sessions
+from watchword.cli.token import token
 from watchword.cli.tokens import tokens
 from watchword.cli.transfer import export_users, import_users
 from watchword.cli.users import users
@@ -31,7 +36,12 @@ app.command()(config)
 app.command("import")(import_users)
 app.command("export")(export_users)
 app.add_typer(users, name="users")
+app.add_typer(sessions, name="sessions")
 app.add_typer(tokens, name="tokens")
+app.add_typer(token, name="token")
+app.add_typer(api_keys, name="api-keys")
+app.add_typer(services, name="services")
+app.add_typer(keys, name="keys")
 app.add_typer(secret, name="secret")
 
 

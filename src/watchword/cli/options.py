@@ -14,10 +14,12 @@ import typer
 from watchword.app import App
 from watchword.cli.failures import Usage
 from watchword.crypto.keys import generate_secret
+from watchword.kernel.secrets import Secret
 from watchword.kernel.settings import CoreOptions
 from watchword.presets import Watchword, standard
 from watchword.server.serving import Place, make_private
-from watchword.sources import load
+from watchword.sources import Loaded, load
+from watchword.starting import kept_secret
 
 Data = Annotated[
     Path,
@@ -57,11 +59,12 @@ class Chosen:
     database: str
 
 
-def choose(*, data: Path, database: str | None, app: str | None) -> Chosen:
+def choose(*, data: Path, database: str | None, app: str | None, seals: bool = False) -> Chosen:
     """Find or make it.
 
-    Commands only read and write records: neither the secret nor the public URL has a part in
-    that, so none need be set.
+    Most commands only read and write records: neither the secret nor the public URL has a part
+    in that, so none need be set. One that `seals` needs the secret of the servers: what it
+    sealed under another one would keep them from starting.
 
     Raises:
         Usage, ConfigurationError: all that is wrong.
@@ -76,11 +79,32 @@ def choose(*, data: Path, database: str | None, app: str | None) -> Chosen:
     url, _ = place.database_in(loaded)
     options: CoreOptions = {}
     if loaded.core.secret is None:
-        options["secret"] = generate_secret()
+        options["secret"] = _secret_of(place, loaded) if seals else generate_secret()
     if loaded.core.public_url is None:
         options["public_url"] = "http://localhost"
     auth = Watchword(url, served=True, **options)
     return Chosen(auth=auth, database=shown(auth))
+
+
+def _secret_of(place: Place, loaded: Loaded) -> Secret:
+    """The secret that the servers of this place made for themselves; none is made here.
+
+    Raises:
+        Usage: there is none.
+        ConfigurationError: it cannot be read, or others can.
+    """
+    own = place.database_in(loaded)[0] == place.own_database
+    kept = [place.secret_path] if place.keeps_secret(loaded) else []
+    if loaded.core.environment == "development":  # embedded, or served beside another database
+        embedded = Path(".watchword") / "secret"
+        kept = [*kept, embedded] if own else [embedded, *kept]
+    for path in kept:
+        if path.exists():
+            return kept_secret(path)
+    raise Usage(
+        "this command needs the secret of the servers: set WATCHWORD_SECRET or "
+        "WATCHWORD_SECRET_FILE, or name their folder with --data, or your app with --app"
+    )
 
 
 def shown(auth: App) -> str:

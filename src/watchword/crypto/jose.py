@@ -6,7 +6,8 @@ token's (RFC 8725 §3.1).
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, cast
 
@@ -57,6 +58,34 @@ def peek_kid(token: str) -> str:
     return _header(_segments(token)[0])["kid"]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unverified:
+    """What a token says of itself. Nothing of it is known to be true."""
+
+    alg: str
+    kid: str
+    typ: str
+    claims: Mapping[str, object]
+
+
+def peek(token: str) -> Unverified:
+    """Read a token without asking who made it: for people who look for a fault.
+
+    Raises:
+        InvalidToken: it is no token as we write them.
+    """
+    segments = _segments(token)
+    header = _header(segments[0])
+    return Unverified(
+        alg=header["alg"], kid=header["kid"], typ=header["typ"], claims=_object(segments[1])
+    )
+
+
+def is_of_type(found: str, typ: str) -> bool:
+    """Do two `typ` mean the same kind of token?"""
+    return _media_type(found) == _media_type(typ)
+
+
 def verify(
     token: str, *, keys: Callable[[str], "SigningKey | None"], typ: str
 ) -> dict[str, object]:
@@ -70,7 +99,7 @@ def verify(
     """
     segments = _segments(token)
     header = _header(segments[0])
-    if _media_type(header["typ"]) != _media_type(typ):
+    if not is_of_type(header["typ"], typ):
         raise InvalidToken(note="another kind of token")
     key = keys(header["kid"])
     if key is None:
@@ -91,11 +120,13 @@ def check_claims(
     now: datetime,
     leeway: timedelta = timedelta(0),
     required: Sequence[str] = USER_TOKEN,
+    others: Collection[str] = (),
 ) -> None:
     """Judge verified claims: made by this issuer, for exactly this audience, valid now.
 
-    `aud` may be a list of one; a token for us and others could be replayed by each of them.
-    `required` widens what must be there; `iss`, `aud` and `exp` always must.
+    `aud` may be a list that holds ours and nothing but ours and `others`, the audiences of the
+    same trust domain: a token for us and a stranger could be replayed by either. `required`
+    widens what must be there; `iss`, `aud` and `exp` always must.
 
     Source: RFC 7519 §4.1; RFC 9068 §4; RFC 8725 §3.8, §3.9.
 
@@ -103,22 +134,76 @@ def check_claims(
         ExpiredToken: right in everything, but over.
         InvalidToken: anything else; the note says what.
     """
-    for name in (*required, "iss", "aud", "exp"):
-        if name not in claims:
-            raise InvalidToken(note=f"{name} is missing")
-    for name, is_right in _TYPES.items():
-        if name in claims and not is_right(claims[name]):
-            raise InvalidToken(note=f"{name} has the wrong type")
-    if claims["iss"] != issuer:
-        raise InvalidToken(note="another issuer")
-    if claims["aud"] not in (audience, [audience]):
-        raise InvalidToken(note="another audience")
+    for _, refusal in judged(
+        claims,
+        issuer=issuer,
+        audience=audience,
+        now=now,
+        leeway=leeway,
+        required=required,
+        others=others,
+    ):
+        if refusal is not None:
+            raise refusal
+
+
+def judged(
+    claims: Mapping[str, object],
+    *,
+    issuer: str,
+    audience: str,
+    now: datetime,
+    leeway: timedelta = timedelta(0),
+    required: Sequence[str] = USER_TOKEN,
+    others: Collection[str] = (),
+) -> Iterator[tuple[str, InvalidToken | None]]:
+    """Each claim that counts, in the order in which `check_claims` asks, and what is wrong with it.
+
+    `exp` comes last, so that only a token that is right in everything else is called expired.
+    """
     seconds, grace = now.timestamp(), leeway.total_seconds()
-    for name in ("iat", "nbf"):
-        if name in claims and cast("int", claims[name]) > seconds + grace:
-            raise InvalidToken(note=f"{name} lies in the future")
-    if cast("int", claims["exp"]) + grace <= seconds:
-        raise ExpiredToken(note="expired")
+    present = [name for name in _TYPES if name in claims]
+    for name in dict.fromkeys((*required, "iss", "aud", *present)):
+        if name != "exp":
+            yield (
+                name,
+                _refusal(name, claims)
+                or _judged(name, claims[name], issuer, audience, others, seconds + grace),
+            )
+    refusal = _refusal("exp", claims)
+    if refusal is None and cast("int", claims["exp"]) + grace <= seconds:
+        refusal = ExpiredToken(note="expired")
+    yield "exp", refusal
+
+
+def _refusal(name: str, claims: Mapping[str, object]) -> InvalidToken | None:
+    if name not in claims:
+        return InvalidToken(note=f"{name} is missing")
+    if name in _TYPES and not _TYPES[name](claims[name]):
+        return InvalidToken(note=f"{name} has the wrong type")
+    return None
+
+
+def _judged(
+    name: str, value: object, issuer: str, audience: str, others: Collection[str], latest: float
+) -> InvalidToken | None:
+    if name == "iss" and value != issuer:
+        return InvalidToken(note="another issuer")
+    if name == "aud" and not _is_for(value, audience, others):
+        return InvalidToken(note="another audience")
+    if name in ("iat", "nbf") and cast("int", value) > latest:
+        return InvalidToken(note=f"{name} lies in the future")
+    return None
+
+
+def _is_for(aud: object, audience: str, others: Collection[str]) -> bool:
+    if not isinstance(aud, list):
+        return aud == audience
+    all_of = cast("list[object]", aud)
+    named = [each for each in all_of if isinstance(each, str)]
+    known = {audience, *others}
+    # As many as there are of them, so each is a text, and none comes twice.
+    return audience in named and known.issuperset(named) and len(set(named)) == len(all_of)
 
 
 def _segments(token: object) -> list[str]:
@@ -201,16 +286,17 @@ def is_kid(value: str) -> bool:
     return 0 < len(value) <= _LONGEST_KID and value.isascii() and value.isprintable()
 
 
-def _is_text(value: object) -> bool:
-    return isinstance(value, str) and value != ""
+def is_text(value: object) -> bool:
+    """Can this name something? No control characters and no half of a surrogate pair."""
+    return isinstance(value, str) and value != "" and value.isprintable()
 
 
-def _is_instant(value: object) -> bool:
+def is_instant(value: object) -> bool:
     """Whole seconds; True, 1.5 and "1" are not, though Python would compare them gladly."""
     return type(value) is int and 0 < value < _LAST_SECOND
 
 
 _TYPES: Final[Mapping[str, Callable[[object], bool]]] = {
-    **dict.fromkeys(("sub", "jti", "sid", "client_id"), _is_text),
-    **dict.fromkeys(("exp", "iat", "nbf"), _is_instant),
+    **dict.fromkeys(("sub", "jti", "sid", "client_id"), is_text),
+    **dict.fromkeys(("exp", "iat", "nbf"), is_instant),
 }

@@ -15,6 +15,7 @@ _BODY: Final = 43  # letters of 256 bits
 _CHECKSUM: Final = 6  # letters; finds a slip of the pen, and no more is asked of it
 
 _REMEDY: Final = "set what `watchword secret generate` prints"
+_SHARED_REMEDY: Final = f"{_REMEDY}, or `openssl rand -base64 32`"
 
 # What people leave in. Compared in lower case without punctuation, so `Change-Me!` is found too.
 _WORDS: Final = (
@@ -89,6 +90,26 @@ def secret_fault(secret: Secret, *, development: bool) -> str | None:
         return f"the secret is shorter than 30 characters: {_REMEDY}"
     if _is_commonplace(text):
         return f"the secret is one that others know or guess: {_REMEDY}"
+    return None
+
+
+def shared_secret_fault(secret: Secret) -> str | None:
+    """Say why a shared HS256 secret is too weak and what to do; None if it will do.
+
+    Others may have made it, so it need not be one of ours, but it must look like chance.
+
+    Source: RFC 7518 §3.2, at least 256 bits; RFC 8725 §3.5, no passwords.
+    """
+    text = secret.reveal()
+    if len(text.encode("utf-8", "surrogatepass")) < 32:
+        return f"is shorter than 32 bytes: {_SHARED_REMEDY}"
+    if text.startswith(_PREFIX):
+        return None if _is_generated(text) else f"is not whole: {_SHARED_REMEDY}"
+    if _is_commonplace(text):
+        return f"is one that others know or guess: {_SHARED_REMEDY}"
+    # 43 letters of base64url hold 256 bits; what people write has spaces or fewer letters.
+    if re.fullmatch(r"[A-Za-z0-9+/_=-]{43,}", text, re.ASCII) is None or len(set(text)) < 10:
+        return f"may be a password: {_SHARED_REMEDY}"
     return None
 
 

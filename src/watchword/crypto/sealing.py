@@ -69,6 +69,10 @@ class Sealer:
         place = _place("v1", realm, record, key, field)
         return _opened(_BY_ROOT, sealed, under=self._key(key_id), place=place)
 
+    def is_current(self, sealed: str) -> bool:
+        """Is it sealed under the root secret in force? Raises SealBroken."""
+        return key_id_of(sealed) == self._secrets.current_id
+
     def _key(self, key_id: str) -> bytes:
         try:
             return self._secrets.subkey(_PURPOSE, key_id=key_id)

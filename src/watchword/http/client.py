@@ -1,5 +1,6 @@
 """What a request says of the device behind it, and what of it a session may be bound to."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -17,7 +18,7 @@ from watchword.kernel.settings import BindingSettings
 MAX_USER_AGENT = 256  # letters kept
 DEVICE_PREFIX = "wwd_"
 
-_DEVICE_LETTERS = len(DEVICE_PREFIX) + 43
+_DEVICE_FORM = re.compile(DEVICE_PREFIX.encode() + rb"[\w-]{43}")
 _FINGERPRINTED = (b"user-agent", b"accept-language", b"accept-encoding")
 _MOST_HOPS = 20  # of a forwarding header; more are nobody's proxies
 
@@ -36,7 +37,7 @@ class Clients:
     def of(self, scope: Scope) -> Client:
         """Who sends this request, as far as anybody can say."""
         agent = ""
-        device: Digest | None = None
+        device_cookie: Secret | None = None
         fingerprinted = dict.fromkeys(_FINGERPRINTED, b"")
         for name, value in scope["headers"]:
             if name in fingerprinted and not fingerprinted[name]:
@@ -44,13 +45,14 @@ class Clients:
         agent = fingerprinted[b"user-agent"].decode("latin-1")[:MAX_USER_AGENT]
         printable = "".join(letter if letter.isprintable() else "\ufffd" for letter in agent)
         values = read_cookie(scope["headers"], self.device.name.encode())
-        if len(values) == 1 and len(values[0]) == _DEVICE_LETTERS and values[0].isascii():
-            device = device_digest(values[0].decode("ascii"))
+        if len(values) == 1 and _DEVICE_FORM.fullmatch(values[0]):
+            device_cookie = Secret(values[0].decode("ascii"))
         joined = b"\x00".join(fingerprinted.values()).decode("latin-1")
         return Client(
             address=self.address_of(scope),
             user_agent=printable,
-            device=device,
+            device=None if device_cookie is None else device_digest(device_cookie),
+            device_cookie=device_cookie,
             fingerprint=digest_of(joined, purpose="fingerprint"),
         )
 
@@ -66,12 +68,8 @@ class Clients:
         address = _address(str(peer[0]))
         if address is None or not self._is_trusted(address):
             return str(peer[0])[:64] if address is None else str(address)
-        hops: list[bytes] = []
-        for name, value in scope["headers"]:
-            if name == b"x-forwarded-for":
-                hops.extend(value.split(b","))
-        for hop in reversed(hops[-_MOST_HOPS:]):
-            further = _address(hop.decode("latin-1").strip())
+        for hop in _hops(scope["headers"]):
+            further = _address(_without_port(hop.decode("latin-1").strip()))
             if further is None:
                 break
             address = further
@@ -123,9 +121,12 @@ def trusted_networks(texts: Sequence[str]) -> tuple[Network, ...]:
     networks: list[Network] = []
     for text in texts:
         try:
-            network = ip_network(text)
+            network = _network(text)
         except ValueError:
-            faults.append(f"trusted_proxies (WATCHWORD_TRUSTED_PROXIES): {text!r} is no network")
+            faults.append(
+                f"trusted_proxies (WATCHWORD_TRUSTED_PROXIES): {text!r} is no network: write "
+                "10.0.0.0/8 or one address"
+            )
             continue
         if network.prefixlen == 0:
             faults.append(
@@ -142,11 +143,45 @@ def client_of(request: Request) -> Client:
     return request.scope["watchword.gate"].client_of(request.scope)  # type: ignore[no-any-return]
 
 
+def _hops(headers: list[tuple[bytes, bytes]]) -> list[bytes]:
+    """The nearest hops of the forwarding headers, from the right; however long they are."""
+    hops: list[bytes] = []
+    for name, value in reversed(headers):
+        if name == b"x-forwarded-for":
+            # What is left over on the left, in one piece, is no address.
+            hops.extend(reversed(value.rsplit(b",", _MOST_HOPS)))
+            if len(hops) >= _MOST_HOPS:
+                break
+    return hops[:_MOST_HOPS]
+
+
+def _without_port(hop: str) -> str:
+    """Some proxies write `203.0.113.9:4711` or `[2001:db8::1]:4711`."""
+    if hop.startswith("["):
+        address, bracket, port = hop[1:].partition("]")
+        return address if bracket and _is_port(port) else ""
+    address, colon, port = hop.partition(":")
+    return address if _is_port(colon + port) and "." in address else hop
+
+
+def _is_port(text: str) -> bool:
+    return not text or (text[0] == ":" and text[1:].isdecimal() and len(text) <= 6)
+
+
 def _address(text: str) -> IPv4Address | IPv6Address | None:
     try:
-        address = ip_address(text)
+        address = ip_address(text.partition("%")[0])  # fe80::1%eth0: the zone is only ours
     except ValueError:
         return None
     # ::ffff:192.0.2.1 is the same peer on a socket of both families.
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     return mapped or address
+
+
+def _network(text: str) -> Network:
+    network = ip_network(text)
+    if isinstance(network, IPv6Network) and network.prefixlen >= 96:
+        mapped = network.network_address.ipv4_mapped
+        if mapped is not None:
+            return IPv4Network((mapped, network.prefixlen - 96))
+    return network

@@ -2,16 +2,17 @@
 
 import re
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from watchword.crypto.signing import Signer
-from watchword.http.cookies import read_cookie
 from watchword.kernel.clock import Clock
 from watchword.kernel.secrets import unpadded
 from watchword.kernel.settings import CsrfSettings
 
-_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+_LONGEST = 128  # characters of a token
+_MOST_YOUNG = 4096
+_MOST_SEGMENTS = 32  # of a path that a pattern is held against
 _FORM = re.compile(
     r"(?P<nonce>[\w-]{22})\.(?P<made>[1-9][0-9]{0,11})\.(?P<mac>[\w-]{43})", re.ASCII
 )
@@ -25,6 +26,10 @@ class Csrf:
     origin: str
     settings: CsrfSettings
     clock: Clock
+    _young: dict[bytes, tuple[str, float]] = field(
+        default_factory=dict[bytes, tuple[str, float]], repr=False
+    )
+    """Tokens that fitted, whose, and until when: a page that is read checks no MAC twice."""
 
     def token_for(self, session_id: str) -> str:
         """A token that only fits this session, for a while. The browser's scripts may read it."""
@@ -34,7 +39,7 @@ class Csrf:
 
     def fits(self, session_id: str, token: str) -> bool:
         """Was this token made for this session, and not too long ago?"""
-        found = _FORM.fullmatch(token)
+        found = _FORM.fullmatch(token) if len(token) <= _LONGEST else None
         if found is None:
             return False
         message = self._message(session_id, found["nonce"], found["made"])
@@ -46,33 +51,40 @@ class Csrf:
         return abs(self.clock.now().timestamp() - int(made))
 
     def is_exempt(self, path: str) -> bool:
-        """Does this path need no token? What is cross-site is refused all the same."""
+        """Does this path need no token? What is cross-site is refused before anybody asks."""
         return not self.settings.enabled or any(
             matches(pattern, path) for pattern in self.settings.exempt
         )
 
-    def is_due(self, method: str, headers: list[tuple[bytes, bytes]], name: bytes) -> bool:
-        """Should the answer bring a new token: is there none, is it old, or was it used?"""
+    def is_due(self, session_id: str, tokens: list[bytes]) -> bool:
+        """Should a page that is read bring a new token: is there none that fits for a while?"""
         if not self.settings.enabled:
             return False
-        if method not in _SAFE:
-            return self.settings.rotate
-        values = read_cookie(headers, name)
-        found = _FORM.fullmatch(values[0].decode("latin-1")) if len(values) == 1 else None
-        return found is None or self._age(found["made"]) > self.settings.ttl.total_seconds() / 2
+        if len(tokens) != 1 or len(tokens[0]) > _LONGEST:
+            return True
+        (token,) = tokens
+        now = self.clock.now().timestamp()
+        known = self._young.get(token)
+        if known is not None and known[0] == session_id and now < known[1]:
+            return False
+        text = token.decode("latin-1")
+        found = _FORM.fullmatch(text)
+        until = int(found["made"]) + self.settings.ttl.total_seconds() / 2 if found else 0
+        if now >= until or not self.fits(session_id, text):
+            return True
+        if len(self._young) >= _MOST_YOUNG:
+            self._young.clear()
+        self._young[token] = (session_id, until)
+        return False
 
     def is_cross_site(self, headers: list[tuple[bytes, bytes]]) -> bool | None:
         """True: another site sent it. False: ours did. None: the browser did not say (I-21)."""
-        fetch_site = origin = None
-        for name, value in headers:
-            if name == b"sec-fetch-site":
-                fetch_site = value
-            elif name == b"origin":
-                origin = value
-        if fetch_site is not None:
-            return fetch_site != b"same-origin"
-        if origin is not None:
-            return origin.decode("latin-1") != self.origin
+        sites = [value for name, value in headers if name == b"sec-fetch-site"]
+        if sites:
+            return any(value != b"same-origin" for value in sites)
+        origins = [value for name, value in headers if name == b"origin"]
+        if origins:
+            return any(value.decode("latin-1") != self.origin for value in origins)
         return None
 
     @staticmethod
@@ -83,9 +95,23 @@ class Csrf:
 def matches(pattern: str, path: str) -> bool:
     """Does a path fit a pattern, segment by segment? `*` is one segment, `**` any number.
 
-    `/api/*` fits `/api/x` and neither `/api-admin` nor `/api/x/y` (DEF-26).
+    `/api/*` fits `/api/x` and neither `/api-admin` nor `/api/x/y` (DEF-26). A path that somebody
+    further on may read in another way (empty and dot segments, what is still encoded) fits none.
     """
-    return _fits(pattern.strip("/").split("/"), path.removeprefix("/").split("/"))
+    given = path.removeprefix("/").split("/")
+    if given == [""]:
+        given = []
+    if len(given) > _MOST_SEGMENTS or any(_is_odd(each) for each in given):
+        return False
+    return _fits([each for each in pattern.split("/") if each], given)
+
+
+def _is_odd(segment: str) -> bool:
+    return (
+        segment in ("", ".", "..")
+        or not segment.isprintable()
+        or any(letter in segment for letter in "%\\;")
+    )
 
 
 def _fits(wanted: list[str], given: list[str]) -> bool:
@@ -93,9 +119,7 @@ def _fits(wanted: list[str], given: list[str]) -> bool:
         return not given
     if wanted[0] == "**":
         return any(_fits(wanted[1:], given[skipped:]) for skipped in range(len(given) + 1))
-    if not given or given[0] in ("", ".", ".."):
-        return False
-    return wanted[0] in ("*", given[0]) and _fits(wanted[1:], given[1:])
+    return bool(given) and wanted[0] in ("*", given[0]) and _fits(wanted[1:], given[1:])
 
 
 def origin_of(url: str) -> str:

@@ -12,7 +12,7 @@ from starlette.requests import HTTPConnection, Request
 from starlette.types import Scope
 
 from watchword.http.body import FORM, content_type, form_of
-from watchword.http.gate import GATE, IDENTITY, FormPending, Gate, Refusal
+from watchword.http.gate import COOKIE_SESSION, GATE, IDENTITY, FormPending, Gate, Refusal
 from watchword.http.problems import Refused
 from watchword.kernel.errors import (
     CsrfRefused,
@@ -40,8 +40,14 @@ _SPOKEN: Mapping[str, str] = {
 }
 
 
-async def settled(connection: HTTPConnection) -> Identity | Refusal | None:
+async def settled(
+    connection: HTTPConnection, *, reads_row: bool = True
+) -> Identity | Refusal | None:
     """What the gate found, the CSRF field of a form included.
+
+    Args:
+        connection: the request.
+        reads_row: ask the store about a token that was only believed so far (I-25).
 
     Raises:
         NotInstalled: the request came through no gate.
@@ -55,6 +61,9 @@ async def settled(connection: HTTPConnection) -> Identity | Refusal | None:
     if isinstance(found, FormPending):
         found = await _check_form(cast("Request", connection), found)
         scope[IDENTITY] = found
+    if reads_row and isinstance(found, Identity) and not found.is_checked:
+        gate: Gate = scope[GATE]
+        return await gate.confirm(scope, found)
     return cast("Identity | Refusal | None", found)
 
 
@@ -112,20 +121,35 @@ class IdentityGuard(SecurityBase):
             raise Refused(refused)
         return self.value(found)
 
+    def spare(self, refusal: Refusal) -> Identity | None:  # noqa: ARG002
+        """Who passes although refused. Nobody, but for the guard that lets a binding be moved."""
+        return None
+
     async def _settle(self, connection: HTTPConnection) -> Identity:
         try:
-            found = await settled(connection)
+            found = await settled(connection, reads_row=self.reads_row)
         except WatchwordError as error:
             raise Refused(error) from None
-        if not isinstance(found, Identity):
-            raise Refused(found.error if found else NotAuthenticated())
-        if found.is_checked or not self.reads_row:
+        if found is None:
+            raise Refused(NotAuthenticated())
+        if isinstance(found, Identity):
             return found
-        gate: Gate = connection.scope[GATE]
-        try:
-            return await gate.confirm(connection.scope, found)
-        except WatchwordError as error:
-            raise Refused(error) from None
+        spared = self.spare(found)
+        if spared is None:
+            raise Refused(found.error)
+        return spared
+
+
+class ReauthenticatingGuard(IdentityGuard):
+    """Resolves to the `Identity` even where its session is bound elsewhere.
+
+    For whoever is about to prove a factor once more, which moves the binding, and for nothing
+    else. CSRF is checked as everywhere.
+    """
+
+    def spare(self, refusal: Refusal) -> Identity | None:
+        """Who it is, if only the binding does not fit."""
+        return refusal.identity
 
 
 class PrincipalGuard(IdentityGuard):
@@ -186,8 +210,6 @@ class OptionalUserGuard(IdentityGuard):
             raise Refused(found.error)
         if found is None:
             return None
-        if not found.is_checked:
-            found = await self._settle(connection)
         refused = self.refusal(found, connection.scope)
         if refused is not None:
             raise Refused(refused)
@@ -198,12 +220,25 @@ current_identity = IdentityGuard()
 current_principal = PrincipalGuard()
 current_claims = ClaimsGuard()
 current_user = UserGuard()
+reauthenticating = ReauthenticatingGuard()
 optional_user = OptionalUserGuard()
 
 CurrentIdentity = Annotated[Identity, Depends(current_identity)]
 CurrentPrincipal = Annotated[Principal, Depends(current_principal)]
 CurrentClaims = Annotated[Mapping[str, Any], Depends(current_claims)]
 """The claims of the access token that came; a request without one is refused."""
+Reauthenticating = Annotated[Identity, Depends(reauthenticating)]
+"""Whoever is about to prove a factor again, wherever they come from."""
+
+
+def session_replaced(request: Request) -> str | None:
+    """The session that a sign-in by this request replaces: that of the cookie it came with.
+
+    None where no cookie of a living session came, or where the request may be another site's:
+    whoever could make a browser sign in should not be able to sign its user out.
+    """
+    session_id: str | None = request.scope.get(COOKIE_SESSION)
+    return session_id
 
 
 class Requirement(IdentityGuard):

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from watchword.http.cache import IdentityCache
 from watchword.http.client import Clients
-from watchword.http.cookies import Cookie, Cookies, read_cookie
+from watchword.http.cookies import MAX_COOKIES, Cookie, Cookies, Jar, jar_of, joined
 from watchword.http.csrf import Csrf
 from watchword.http.problems import problem
 from watchword.kernel.clock import Clock
@@ -33,11 +33,15 @@ IDENTITY = "watchword.identity"
 GATE = "watchword.gate"
 CLIENT = "watchword.client"
 PRESENTED = "watchword.presented"
+COOKIE_SESSION = "watchword.cookie_session"
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 MAX_CREDENTIAL = 8192  # bytes; nothing we issue comes near it
 
 Carriage = Literal["bearer", "cookie"]
+
+_SEVERAL = b"bearer"  # what two Authorization headers are taken for: one without a token
+_TOO_LARGE: Jar = {}  # told apart by identity
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +82,12 @@ class _Presented:
     carriage: Carriage
     key: bytes
     value: bytes
-    is_access_cookie: bool = False
+    lead: Literal["bearer", "cookie", "access"]
+
+    @property
+    def is_token(self) -> bool:
+        """A bearer token, wherever it stood."""
+        return self.lead != "cookie"
 
 
 class Gate:
@@ -108,31 +117,34 @@ class Gate:
         self._ready = ready
         self._session = settings.cookies.session.name.encode()
         self._access = settings.cookies.access.name.encode()
+        self._csrf_name = settings.cookies.csrf.name.encode()
+        self._proving = (
+            (self._session, self._access) if settings.takes_access_cookie else (self._session,)
+        )
+        self._read = frozenset({*self._proving, self._csrf_name})
         self._is_cached = settings.check == "cached"
         # Length-prefixed, so that no app's name and token can be read as another's.
         self._leads = {
             carriage: _lead(settings.app, carriage) for carriage in ("bearer", "cookie", "access")
         }
         self._bearer_lead = self._leads["bearer"]
+        self._cookie_lead = self._leads["cookie"]
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Not a coroutine itself: a hit adds no frame to the request's way."""
         if scope["type"] != "http":
             return self._other(scope, receive, send)
         bearer: bytes | None = None
-        cookie = False
+        cookies: bytes | None = None
         for header, value in scope["headers"]:
             if header == b"authorization":
-                bearer = value if bearer is None else b"bearer"  # two of them prove nothing
-            elif header == b"cookie" and (
-                self._session in value
-                or (self._settings.takes_access_cookie and self._access in value)
-            ):
-                cookie = True
+                bearer = value if bearer is None else _SEVERAL
+            elif header == b"cookie":
+                cookies = value if cookies is None else joined(cookies, value)
         pending = self._ready()
         if pending is not None or self._settings.dev_hosts is not None:
-            return self._careful(scope, receive, send, bearer, cookie=cookie, pending=pending)
-        return self._identify(scope, receive, send, bearer, cookie=cookie)
+            return self._careful(scope, receive, send, bearer, cookies, pending)
+        return self._identify(scope, receive, send, bearer, cookies)
 
     def client_of(self, scope: Scope) -> Client:
         """Who sends this request; read once."""
@@ -142,20 +154,60 @@ class Gate:
         return client
 
     def _identify(
-        self, scope: Scope, receive: Receive, send: Send, bearer: bytes | None, *, cookie: bool
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        bearer: bytes | None,
+        cookies: bytes | None,
     ) -> Awaitable[None]:
         scope[GATE] = self
-        if not cookie:
-            if bearer is None or bearer[:6].lower() != b"bearer":
+        if bearer is not None and bearer[:6].lower() != b"bearer":
+            bearer = None  # another scheme is none of ours
+        jar = None if cookies is None else self._ours(cookies)
+        if jar is None:
+            if bearer is None:
                 scope[IDENTITY] = None
                 return self.app(scope, receive, send)
-            if bearer[6:7] == b" " and self._is_cached:
-                key = sha256(self._bearer_lead + bearer[7:]).digest()
-                identity = self._cache.hit(key)
+            # The length first: no work grows with what a stranger sends.
+            if self._is_cached and bearer[6:7] == b" " and len(bearer) <= MAX_CREDENTIAL:
+                identity = self._cache.hit(sha256(self._bearer_lead + bearer[7:]).digest())
                 if identity is not None and identity.binding is None:
                     scope[IDENTITY] = identity
                     return self.app(scope, receive, send)
-        return self._look(scope, receive, send, bearer)
+        elif bearer is None and scope["method"] in SAFE_METHODS:
+            identity = self._hit_by_cookie(jar)
+            if identity is not None:
+                scope[IDENTITY] = identity
+                return self.app(scope, receive, send)
+        return self._look(scope, receive, send, bearer, jar)
+
+    def _ours(self, cookies: bytes) -> Jar | None:
+        """Our cookies, if one that could prove something is among them."""
+        if len(cookies) > MAX_COOKIES:
+            return _TOO_LARGE
+        for name in self._proving:
+            if name in cookies:
+                break
+        else:
+            return None
+        jar = jar_of(cookies, self._read)
+        return jar if any(name in jar for name in self._proving) else None
+
+    def _hit_by_cookie(self, jar: Jar) -> Identity | None:
+        """Who reads with this session cookie, if nothing is left to do but to say so."""
+        values = jar.get(self._session)
+        if values is None or len(values) != 1 or len(values[0]) > MAX_CREDENTIAL:
+            return None
+        if self._access in jar:
+            return None
+        identity = self._cache.hit(sha256(self._cookie_lead + values[0]).digest())
+        if identity is None or identity.binding is not None:
+            return None
+        session = identity.principal.session_id
+        if session is None or self._csrf.is_due(session, jar.get(self._csrf_name, [])):
+            return None
+        return identity
 
     async def _careful(
         self,
@@ -163,8 +215,7 @@ class Gate:
         receive: Receive,
         send: Send,
         bearer: bytes | None,
-        *,
-        cookie: bool,
+        cookies: bytes | None,
         pending: Awaitable[None] | None,
     ) -> None:
         """The slower way in: not started yet, or development with its check of the Host."""
@@ -182,137 +233,157 @@ class Gate:
             except WatchwordError as error:  # the store is away at the first request
                 await problem(error)(scope, receive, send)
                 return
-        await self._identify(scope, receive, send, bearer, cookie=cookie)
+        await self._identify(scope, receive, send, bearer, cookies)
 
-    async def _look(self, scope: Scope, receive: Receive, send: Send, bearer: bytes | None) -> None:
-        """Every way but the shortest: misses, cookies, and several credentials at once."""
-        headers: list[tuple[bytes, bytes]] = scope["headers"]
-        presented: list[_Presented] = []
+    async def _look(
+        self, scope: Scope, receive: Receive, send: Send, bearer: bytes | None, jar: Jar | None
+    ) -> None:
+        """Every way but the shortest: misses, writes by cookie, several credentials at once."""
         dead: list[Cookie] = []
+        jar = {} if jar is None else jar
         try:
-            presented = self._presented(headers, bearer)
-            found = [await self._found(scope, each, dead) for each in presented]
-            result = self._agreed(presented, found)
+            presented = self._presented(bearer, jar)
         except _Refused as refused:
-            result = Refusal(refused.error, refused.carriage)
-            if len(presented) > 1 and refused.error.status == 401:
-                # One that proves nothing does not agree with the other.
-                result = Refusal(ConflictingCredentials(), presented[0].carriage)
-        if isinstance(result, Identity):
-            chosen = presented[0]
-            if chosen.carriage == "cookie":
-                result = self._with_cookie(scope, result)
-            else:
-                result = self._bound(scope, result, "bearer")
+            result: Identity | Refusal | FormPending = Refusal(refused.error, refused.carriage)
+        else:
+            found = [await self._found(scope, each) for each in presented]
+            self._note_cookie(scope, presented, found)
+            result = self._agreed(presented, found, dead)
+            if len(presented) == 1 and _is_background(scope["headers"]):
+                # It may have set out before the cookie was replaced: to take it back by its name
+                # would take the new one.
+                dead.clear()
+            if isinstance(result, Identity):
+                if not result.is_checked:
+                    scope[PRESENTED] = presented[0].value.decode("ascii")
+                if result.carriage == "cookie":
+                    result = self._with_cookie(scope, result)
+                else:
+                    result = self._bound(scope, result)
         scope[IDENTITY] = result
-        send = self._answering(scope, send, result, dead)
+        send = self._answering(scope, send, result, dead, jar.get(self._csrf_name, []))
         await self.app(scope, receive, send)
 
-    def _presented(
-        self, headers: list[tuple[bytes, bytes]], bearer: bytes | None
-    ) -> list[_Presented]:
+    def _presented(self, bearer: bytes | None, jar: Jar) -> list[_Presented]:
         """Every credential of ours that came, the one that would count first.
 
         Raises:
-            _Refused: one stands twice, or is none (I-21).
+            _Refused: one stands twice, or is none, or is larger than any of ours (I-21).
         """
         presented: list[_Presented] = []
-        if bearer is not None and bearer[:6].lower() == b"bearer":
+        if bearer is not None:
             if bearer[6:7] != b" ":
                 raise _Refused(InvalidToken(note="no or several tokens"), "bearer")
-            presented.append(self._keyed("bearer", "bearer", bearer[7:]))
-        cookies = [(self._session, "cookie")]
-        if self._settings.takes_access_cookie:
-            cookies.append((self._access, "access"))
-        for name, lead in cookies:
-            values = read_cookie(headers, name)
+            presented.append(self._keyed("bearer", bearer[7:]))
+        if jar is _TOO_LARGE:
+            raise _Refused(InvalidToken(note="oversize Cookie header"), "cookie")
+        for name in self._proving:
+            values = jar.get(name, [])
             if len(values) > 1:
                 raise _Refused(InvalidToken(note="cookie given twice"), "cookie")
-            presented.extend(self._keyed("cookie", lead, value) for value in values)
+            lead = "access" if name == self._access else "cookie"
+            presented.extend(self._keyed(lead, value) for value in values)
         return presented
 
-    def _keyed(self, carriage: Carriage, lead: str, value: bytes) -> _Presented:
-        key = sha256(self._leads[lead] + value).digest()
-        return _Presented(carriage, key, value, is_access_cookie=lead == "access")
+    def _keyed(self, lead: Literal["bearer", "cookie", "access"], value: bytes) -> _Presented:
+        carriage: Carriage = "bearer" if lead == "bearer" else "cookie"
+        if len(value) > MAX_CREDENTIAL or not value.isascii():
+            return _Presented(carriage, b"", b"", lead)  # nothing that anybody takes
+        return _Presented(carriage, sha256(self._leads[lead] + value).digest(), value, lead)
 
-    async def _found(self, scope: Scope, presented: _Presented, dead: list[Cookie]) -> Identity:
-        """Who this credential stands for: from the cache, or by asking.
-
-        Raises:
-            _Refused
-        """
-        is_token = presented.carriage == "bearer" or presented.is_access_cookie
-        if self._is_cached or not is_token:
-            identity = self._cache.hit(presented.key)
-            if identity is not None:
-                return identity
+    async def _found(self, scope: Scope, presented: _Presented) -> Identity | WatchwordError:
+        """Who this credential stands for, from the cache or by asking; or why for nobody."""
+        text = presented.value.decode("ascii")
         try:
-            if len(presented.value) > MAX_CREDENTIAL or not presented.value.isascii():
-                raise InvalidToken(note="oversize or not ASCII")
-            text = presented.value.decode("ascii")
-            authenticator = self._authenticator(text, is_token=is_token)
-            if is_token and self._settings.check == "stateless":
+            authenticator = self._authenticator(text, is_token=presented.is_token)
+            # The mode is for bearer tokens: what has a prefix is a key, and no token.
+            is_token = presented.is_token and not authenticator.prefix
+            check = self._settings.check if is_token else "cached"
+            if check == "cached":
+                identity = self._cache.hit(presented.key)
+                if identity is not None:
+                    return identity
+            if check == "stateless":
                 believed = await authenticator.believe(text)
                 if believed is not None:
-                    scope[PRESENTED] = text
                     return _carried(believed, presented)
 
             async def read() -> Identity:
                 client = self.client_of(scope)
                 return _carried(await authenticator.authenticate(text, client), presented)
 
-            if is_token and self._settings.check == "stateful":
+            if check != "cached":
                 return await read()
             return await self._cache.miss(presented.key, read)
         except WatchwordError as error:
-            if presented.carriage == "cookie" and error.status == 401:
-                cookies = self._settings.cookies
-                dead.append(cookies.access if presented.is_access_cookie else cookies.session)
-            raise _Refused(error, presented.carriage) from None
+            return error
 
     def _authenticator(self, text: str, *, is_token: bool) -> Authenticator:
         carriage = "bearer" if is_token else "cookie"
         for each in self._authenticators:
-            if each.carriage == carriage and text.startswith(each.prefix):
+            if each.carriage == carriage and text and text.startswith(each.prefix):
                 return each
         raise InvalidToken(note=f"no feature takes a {carriage} credential like this")
 
-    def _agreed(self, presented: list[_Presented], found: list[Identity]) -> Identity | None:
-        """The first, if all of them stand for the same user.
-
-        Raises:
-            _Refused
-        """
-        if not found:
-            return None
+    def _agreed(
+        self,
+        presented: list[_Presented],
+        found: list[Identity | WatchwordError],
+        dead: list[Cookie],
+    ) -> Identity | Refusal:
+        """The first, if all of them live and stand for the same user."""
         first = found[0]
-        for other in found[1:]:
-            same = (other.principal.kind, other.principal.id, other.principal.realm) == (
-                first.principal.kind,
-                first.principal.id,
-                first.principal.realm,
-            )
-            if not same:
-                raise _Refused(ConflictingCredentials(), presented[0].carriage)
-        return first
+        cookies = self._settings.cookies
+        errors: list[Refusal] = []
+        for each, result in zip(presented, found, strict=True):
+            if isinstance(result, Identity):
+                continue
+            errors.append(Refusal(result, each.carriage))
+            if result.status == 401 and each.carriage == "cookie":
+                dead.append(cookies.access if each.lead == "access" else cookies.session)
+        for refusal in errors:
+            if refusal.error.status != 401:
+                return refusal  # the store is away: nobody knows whether they agree
+        if len(errors) == len(found):
+            return errors[0]
+        if not errors and isinstance(first, Identity):
+            who = _who(first)
+            if all(isinstance(other, Identity) and _who(other) == who for other in found):
+                return first
+        return Refusal(ConflictingCredentials(), presented[0].carriage)
 
-    async def confirm(self, scope: Scope, identity: Identity) -> Identity:
-        """Read the row of a token that was believed so far (I-25).
+    def _note_cookie(
+        self,
+        scope: Scope,
+        presented: list[_Presented],
+        found: list[Identity | WatchwordError],
+    ) -> None:
+        """Leave word of the session that this browser has, for the sign-in that replaces it.
 
-        Raises:
-            WatchwordError: it proves nothing any more.
+        Said of requests that could not be another site's only.
         """
-        text: str = scope[PRESENTED]
-        authenticator = self._authenticator(text, is_token=True)
-        checked = await authenticator.authenticate(text, self.client_of(scope))
-        checked = replace(checked, carriage=identity.carriage)
-        bound = self._bound(scope, checked, identity.carriage)
-        if isinstance(bound, Refusal):
-            raise bound.error
-        scope[IDENTITY] = bound
-        return bound
+        if scope["method"] in SAFE_METHODS or self._csrf.is_cross_site(scope["headers"]):
+            return
+        for each, result in zip(presented, found, strict=True):
+            if each.carriage == "cookie" and isinstance(result, Identity):
+                scope[COOKIE_SESSION] = result.principal.session_id
+                return
 
-    def _bound(self, scope: Scope, identity: Identity, carriage: Carriage) -> Identity | Refusal:
+    async def confirm(self, scope: Scope, identity: Identity) -> Identity | Refusal:
+        """Read the row of a token that was believed so far (I-25); the scope knows it too."""
+        text: str = scope[PRESENTED]
+        result: Identity | Refusal
+        try:
+            authenticator = self._authenticator(text, is_token=True)
+            checked = await authenticator.authenticate(text, self.client_of(scope))
+        except WatchwordError as error:
+            result = Refusal(error, identity.carriage)
+        else:
+            result = self._bound(scope, replace(checked, carriage=identity.carriage))
+        scope[IDENTITY] = result
+        return result
+
+    def _bound(self, scope: Scope, identity: Identity) -> Identity | Refusal:
         """Does the request look as the session wants it?"""
         wanted = identity.binding
         if wanted is None:
@@ -323,11 +394,11 @@ class Gate:
             shown.fingerprint,
         ):
             return identity
-        return Refusal(SessionBoundElsewhere(note="binding"), carriage, identity)
+        return Refusal(SessionBoundElsewhere(note="binding"), identity.carriage, identity)
 
     def _with_cookie(self, scope: Scope, identity: Identity) -> Identity | Refusal | FormPending:
         """Browsers send cookies unasked: what changes state must prove where it comes from."""
-        bound = self._bound(scope, identity, "cookie")
+        bound = self._bound(scope, identity)
         if scope["method"] in SAFE_METHODS:
             return bound
         headers: list[tuple[bytes, bytes]] = scope["headers"]
@@ -344,6 +415,7 @@ class Gate:
         kind = next((value for name, value in headers if name == b"content-type"), b"")
         if kind.partition(b";")[0].strip().lower() == b"application/x-www-form-urlencoded":
             if isinstance(bound, Refusal):
+                # Nothing of theirs is read, and so the token is not either: no identity with it.
                 return Refusal(bound.error, "cookie")
             return FormPending(identity, self._csrf)
         return Refusal(CsrfRefused(note="no token"), "cookie")
@@ -352,27 +424,46 @@ class Gate:
         self,
         scope: Scope,
         send: Send,
-        result: Identity | Refusal | FormPending | None,
+        result: Identity | Refusal | FormPending,
         dead: list[Cookie],
+        tokens: list[bytes],
     ) -> Send:
         """Cookies that go with the answer: dead ones are taken back, an old CSRF token renewed."""
-        given: list[tuple[Cookie, str, timedelta]] = []
-        if isinstance(result, Identity) and result.carriage == "cookie":
-            session = result.principal.session_id
-            if session is not None and self._csrf.is_due(
-                scope["method"], scope["headers"], self._settings.cookies.csrf.name.encode()
-            ):
-                lives = max(result.valid_until - self.clock.now(), self._csrf.settings.ttl)
-                given.append((self._settings.cookies.csrf, self._csrf.token_for(session), lives))
-        if not given and not dead:
+        session = self._wants_token(scope, result, tokens)
+        if session is None and not dead:
             return send
 
         async def sending(message: Message) -> None:
             if message["type"] == "http.response.start":
+                given: list[tuple[Cookie, str, timedelta]] = []
+                if session is not None:
+                    csrf, ttl = self._settings.cookies.csrf, self._csrf.settings.ttl
+                    given.append((csrf, self._csrf.token_for(session), ttl))
                 _add_cookies(message, given, dead)
             await send(message)
 
         return sending
+
+    def _wants_token(
+        self, scope: Scope, result: Identity | Refusal | FormPending, tokens: list[bytes]
+    ) -> str | None:
+        """The session that a fresh CSRF token goes to, if one is due."""
+        csrf = self._csrf
+        if not csrf.settings.enabled:
+            return None
+        if isinstance(result, Refusal):
+            # The token was old, or lost: a page of ours may try again with a new one.
+            again = isinstance(result.error, CsrfRefused) and (
+                csrf.is_cross_site(scope["headers"]) is False
+            )
+            return scope.get(COOKIE_SESSION) if again else None
+        identity = result.identity if isinstance(result, FormPending) else result
+        session = identity.principal.session_id
+        if identity.carriage != "cookie" or session is None:
+            return None
+        if scope["method"] in SAFE_METHODS:
+            return session if csrf.is_due(session, tokens) else None
+        return session if csrf.settings.rotate else None
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
         # Sockets carry no identity until they are built (I-26): neither cookie nor token is read.
@@ -426,9 +517,22 @@ class _Refused(Exception):
 
 
 def _carried(identity: Identity, presented: _Presented) -> Identity:
+    if presented.lead == "access" and identity.credential != "session":
+        # In Authorization they would be taken; a browser never was given one (I-03).
+        raise InvalidToken(note="only a session's access token may come in a cookie")
     if identity.carriage == presented.carriage:
         return identity
     return replace(identity, carriage=presented.carriage)
+
+
+def _is_background(headers: list[tuple[bytes, bytes]]) -> bool:
+    """Does a browser say that a script sent it, and that no page is being opened?"""
+    return any(name == b"sec-fetch-mode" and value != b"navigate" for name, value in headers)
+
+
+def _who(identity: Identity) -> tuple[str, str, str]:
+    principal = identity.principal
+    return principal.realm, principal.kind, principal.id
 
 
 def _add_cookies(
@@ -436,16 +540,36 @@ def _add_cookies(
 ) -> None:
     """Append, and never over what the answer itself sets; nothing to what others may keep."""
     headers: list[tuple[bytes, bytes]] = list(message.get("headers", ()))
-    names = {value.partition(b"=")[0] for name, value in headers if name.lower() == b"set-cookie"}
-    for_all = any(
-        name.lower() == b"cache-control" and b"public" in value.lower() for name, value in headers
-    )
+    named = {name.lower() for name, _ in headers}
+    kept_by = b",".join(value for name, value in headers if name.lower() == b"cache-control")
+    if _may_be_shared(message["status"], kept_by.lower(), named):
+        return
+    set_already = {
+        value.partition(b"=")[0] for name, value in headers if name.lower() == b"set-cookie"
+    }
     made = Response()
     for cookie, value, lives in given:
-        if cookie.name.encode() not in names and not for_all:
+        if cookie.name.encode() not in set_already:
             cookie.set(made, value, lives=lives)
     for cookie in dead:
-        if cookie.name.encode() not in names:
+        if cookie.name.encode() not in set_already:
             cookie.clear(made)
-    headers.extend(pair for pair in made.raw_headers if pair[0] == b"set-cookie")
-    message["headers"] = headers
+    added = [pair for pair in made.raw_headers if pair[0] == b"set-cookie"]
+    if added and not kept_by:
+        added.append((b"cache-control", b"private"))  # it is one browser's from now on
+    message["headers"] = headers + added
+
+
+def _may_be_shared(status: int, cache_control: bytes, named: set[bytes]) -> bool:
+    """May a cache in between keep this answer, or is it part of one that it kept?
+
+    Source: RFC 9111 §3 and §4.2.2: what says nothing may be kept by a guess of its age. One
+    browser's cookie in it would be everybody's; one that is taken back would sign out all.
+    """
+    if status == 304:
+        return True
+    if any(word in cache_control for word in (b"private", b"no-store", b"no-cache")):
+        return False
+    if cache_control:
+        return True
+    return bool(named & {b"expires", b"last-modified", b"etag"})

@@ -31,6 +31,19 @@ class WatchwordError(Exception):
         self.headers: Mapping[str, str] = headers or {}
         self.extra: Mapping[str, object] = extra or {}
 
+    def carrying(
+        self,
+        *,
+        headers: Mapping[str, str] | None = None,
+        extra: Mapping[str, object] | None = None,
+    ) -> "WatchwordError":
+        """The same refusal with more in it for this one caller; the original stays as it is."""
+        copied = type(self).__new__(type(self), *self.args)
+        copied.__dict__.update(self.__dict__)
+        copied.headers = {**self.headers, **(headers or {})}
+        copied.extra = {**self.extra, **(extra or {})}
+        return copied
+
 
 @dataclass(frozen=True, slots=True)
 class Fault:
@@ -154,6 +167,14 @@ class InvalidCredentials(WatchwordError):
     title = "Incorrect username or password"
 
 
+class InvalidClient(WatchwordError):
+    """The app that sends the password did not show that it may (`passwords.client_secret`)."""
+
+    code = "invalid_client"
+    status = 401
+    title = "This client may not sign users in"
+
+
 class EmailNotVerified(WatchwordError):
     """The address still waits for its proof. Said only after the right password."""
 
@@ -257,6 +278,41 @@ class StoreUnavailable(WatchwordError):
 
     def __init__(self, note: str | None = None) -> None:
         super().__init__(note=note, headers={"Retry-After": "1"})
+
+
+class ClaimsUnavailable(WatchwordError):
+    """What the application adds to access tokens cannot be had, so none is made."""
+
+    code = "claims_unavailable"
+    status = 503
+    title = "The service is not available right now"
+
+
+class KeysUnavailable(WatchwordError):
+    """No key of the ring can sign right now. The background work of any worker mends it."""
+
+    code = "keys_unavailable"
+    status = 503
+    title = "The service is not available right now"
+
+    def __init__(self, note: str | None = None) -> None:
+        super().__init__(note=note, headers={"Retry-After": "5"})
+
+
+class KeyNotFound(WatchwordError):
+    """No key of the ring has this id. For operators."""
+
+    code = "key_not_found"
+    status = 404
+    title = "No such key"
+
+
+class KeyInUse(WatchwordError):
+    """The key signs, or settings give it: it cannot change like this. For operators."""
+
+    code = "key_in_use"
+    status = 409
+    title = "This key is in use"
 
 
 class NotInstalled(WatchwordError):

@@ -25,7 +25,7 @@ class Event:
         return ()
 
 
-_TOPICS = ("user", "session", "client", "key", "role", "policy", "app")
+_TOPICS = ("user", "session", "api_key", "client", "key", "role", "policy", "app")
 
 E = TypeVar("E", bound=Event)
 Hook = Callable[[Any], Awaitable[None]]

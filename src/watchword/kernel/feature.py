@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from watchword.kernel.errors import ConfigurationError
 from watchword.kernel.secrets import Secret
@@ -23,6 +23,30 @@ class Job:
     wake: Callable[[], Awaitable[None]] | None = None  # returns when there is work; a mere hint
 
 
+Reach = Literal["all", "others", "this", "oldest", "none"]
+"""How much of a user's ends: everything, everything but what was used to do it, that one alone,
+the oldest past the limit, or nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ends:
+    """One thing that happens, and what is over with it.
+
+    Declared by the feature that does it. docs/what-ends.md is made of these, and
+    tests/attacks/test_endings.py does each of them and looks at every column.
+    """
+
+    name: str  # what the tests call it
+    what: str  # what it is called in the docs
+    sessions: Reach  # with their cookies
+    refresh_tokens: Reach
+    access_tokens: Reach | None = None  # None: as the sessions that they point at
+    api_keys: Reach = "none"
+    challenges: Reach = "none"
+    services: Reach = "none"  # tokens of services: nobody's, so a user's endings leave them
+    note: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Feature(Generic[S]):
     """What one slice adds to an App.
@@ -30,7 +54,7 @@ class Feature(Generic[S]):
     `service` builds the slice's verbs from what the App wires; the other callables get that
     service. `offers` maps a port (a protocol that another slice asks for) to what answers it, or
     to a tuple of several that do. `apart` gets the slice's settings and names the URLs of records
-    that live outside the database.
+    that live outside the database. `ends` says what of a user's is over when, for docs and tests.
     """
 
     name: str
@@ -46,6 +70,7 @@ class Feature(Generic[S]):
     routes: Callable[[S, Any], Any] | None = None
     jobs: Callable[[S], Sequence[Job]] | None = None
     commands: Any = None
+    ends: tuple[Ends, ...] = ()
 
 
 def ordered(features: Iterable[Feature[Any]]) -> tuple[Feature[Any], ...]:

@@ -6,11 +6,13 @@ other. Whoever asks gets all that answer, perhaps none.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from watchword.kernel.errors import WatchwordError
-from watchword.kernel.principal import Client, Identity
+from watchword.kernel.principal import Binding, Client, Identity
+from watchword.kernel.secrets import Secret
+from watchword.kernel.settings import BindingSettings
 
 
 @runtime_checkable
@@ -45,6 +47,27 @@ class Authenticator(Protocol):
         Raises:
             InvalidToken: or a subclass.
         """
+        ...
+
+
+class ClientMarks(Protocol):
+    """What may be kept of clients, so that services need not know HTTP."""
+
+    @property
+    def settings(self) -> BindingSettings:
+        """What sessions are bound to."""
+        ...
+
+    def hashed(self, address: str) -> str:
+        """An address as a keyed hash."""
+        ...
+
+    def binding_of(self, client: Client) -> Binding:
+        """What a session that this client begins is bound to."""
+        ...
+
+    def new_device(self) -> Secret:
+        """A fresh value of the device cookie."""
         ...
 
 
@@ -172,10 +195,27 @@ class Postbox(Protocol):
 class RefreshTokens(Protocol):
     """Knows which session a refresh token belongs to."""
 
+    async def session_named(self, presented: str) -> Any:
+        """The session whose family it names; nothing is judged, and so nothing ends.
+
+        Raises:
+            InvalidToken: it names none.
+        """
+        ...
+
     async def session_of(self, presented: str) -> str:
         """The id of its session.
 
         Raises:
             InvalidToken: or a subclass; reuse ends the session as everywhere.
         """
+        ...
+
+
+class SignedLife(Protocol):
+    """Answered by whoever signs with the ring's keys: how long that is believed (I-16)."""
+
+    @property
+    def signed_life(self) -> timedelta:
+        """The longest, leeway included."""
         ...

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from watchword.kernel.secrets import Digest
+from watchword.kernel.secrets import Digest, Secret
 
 Subject = tuple[str, str]
 """What an eviction names: a kind (`user`, `session`, `client`, `key`) and its id."""
@@ -34,6 +34,7 @@ class Client:
     user_agent: str  # shortened, printable; empty if there is none
     device: Digest | None = None  # of the device cookie; replayable, so only ever a hint
     fingerprint: Digest | None = None  # of the headers that a browser always sends alike
+    device_cookie: Secret | None = None  # what `device` is the digest of, to be given back
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,13 +5,23 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Annotated, ClassVar, Literal, TypedDict
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    field_validator,
+    model_validator,
+)
 
 from watchword.kernel.secrets import Secret
 
 _SHORT = re.compile(r"(\d+)\s*(ms|s|m|h|d)")
 _ISO = re.compile(r"P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+)S)?)?")
-_COOKIE_NAME = r"^[A-Za-z0-9_-]{1,64}$"
+COOKIE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", re.ASCII)
+_COOKIE_NAME = rf"^{COOKIE_NAME.pattern}$"
+_PATTERN = re.compile(r"(/(\*\*?|[A-Za-z0-9._~!$&'()+,=:@-]+))+|/")
 _UNITS = {"ms": "milliseconds", "s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
@@ -190,8 +200,27 @@ class CsrfSettings(Settings):
     ttl: Duration = Field(
         default=timedelta(hours=1),
         ge=timedelta(minutes=1),
+        le=timedelta(days=7),
         description="how long a token fits; pages that are read get a new one in time",
     )
+
+    @field_validator("exempt")
+    @classmethod
+    def _are_patterns(cls, exempt: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in exempt:
+            segments = pattern.split("/")
+            if (
+                not _PATTERN.fullmatch(pattern)
+                or {".", ".."} & set(segments)
+                or segments.count("**") > 1
+            ):
+                raise ValueError(
+                    f"{pattern!r} is no pattern: write /hooks/*, a segment being `*`, one `**`, or "
+                    "a name"
+                )
+            if pattern == "/**":
+                raise ValueError("/** is every path: say csrf.enabled=false if you mean it")
+        return exempt
 
 
 class CookieSettings(Settings):
@@ -205,6 +234,17 @@ class CookieSettings(Settings):
     session_same_site: Literal["lax", "strict"] = Field(
         default="lax", description="strict: links from other sites come without the session"
     )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What all of them are called."""
+        return (self.session, self.csrf, self.refresh, self.access, self.device)
+
+    @model_validator(mode="after")
+    def _differ(self) -> "CookieSettings":
+        if len({name.lower() for name in self.names}) < len(self.names):
+            raise ValueError("two cookies have one name: give each its own")
+        return self
 
 
 class BindingSettings(Settings):

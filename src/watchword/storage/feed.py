@@ -21,7 +21,7 @@ class Change:
 
     realm: str
     id: str  # random: a follower skips what it applied by it
-    topic: str  # what kind of subject: `user`, `session`, `client`, `key`, `role`, `policy`, `app`
+    topic: str  # of the subject: user, session, api_key, client, key, role, policy, app
     subject: str  # its id
     at: datetime  # when it was written, for the measure of lag; decides nothing
     expires_at: datetime

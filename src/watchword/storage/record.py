@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import (
@@ -96,6 +96,7 @@ class Schema:
     indexes: tuple[tuple[str, ...], ...]
     expires: str | None
     adoption: Adoption | None = None
+    sealed: tuple[str, ...] = ()  # fields that hold what `crypto.sealing.Sealer` sealed, or nothing
 
     @property
     def table(self) -> str | None:
@@ -121,8 +122,12 @@ def record(
     indexes: tuple[tuple[str, ...], ...] = (),
     expires: str | None = None,
     adoption: Adoption | None = None,
+    sealed: tuple[str, ...] = (),
 ) -> Callable[[type[R]], type[R]]:
     """Make a class a record; all names are without `realm`, which is put first everywhere.
+
+    `sealed` names the texts that are sealed at the place that `place_of` says, so that
+    `watchword secret reseal` finds them (I-17).
 
     A record that extends another takes that one's place in the database and adds its fields.
     The class must have a field `realm: str`.
@@ -142,8 +147,9 @@ def record(
             indexes=tuple(("realm", *names) for names in indexes),
             expires=expires,
             adoption=adoption,
+            sealed=sealed,
         )
-        for names in (schema.key, *schema.unique, *schema.indexes):
+        for names in (schema.key, *schema.unique, *schema.indexes, sealed):
             for field in names:
                 if field not in columns:
                     raise TypeError(f"{cls.__name__} has no field {field}")
@@ -161,6 +167,29 @@ def schema_of(kind: type) -> Schema:
     if not isinstance(schema, Schema):
         raise TypeError(f"{kind.__name__} is no record: decorate it with @record")
     return schema
+
+
+def final(records: Iterable[type]) -> list[Schema]:
+    """The schemas, one a name: a record that extends another stands for both."""
+    chosen: dict[str, Schema] = {}
+    for kind in records:
+        schema = schema_of(kind)
+        known = chosen.get(schema.name)
+        if known is None or len(schema.columns) > len(known.columns):
+            chosen[schema.name] = schema
+    return list(chosen.values())
+
+
+def place_of(record: object, field: str) -> dict[str, str]:
+    """Where a sealed field stands: what `Sealer` binds it to (I-17)."""
+    schema = schema_of(type(record))
+    key = [getattr(record, name) for name in schema.key if name != "realm"]
+    return {
+        "realm": str(getattr(record, "realm")),  # noqa: B009  any record
+        "record": schema.name,
+        "key": str(key[0]) if len(key) == 1 else to_json([str(part) for part in key]),
+        "field": field,
+    }
 
 
 def _columns(cls: type) -> dict[str, Column]:

@@ -92,13 +92,6 @@ def where(**conditions: object) -> Where:
 Conditions = Mapping[str, object]
 
 
-def may_order(schema: Schema, name: str, conditions: Conditions) -> bool:
-    """Can lists be in the order of this field? Only where nothing is never among its values."""
-    asked = conditions.get(name)
-    is_compared = isinstance(asked, Comparison) and asked.operator in ("<", "<=", ">", ">=")
-    return not schema.columns[name].optional or is_compared
-
-
 class Verbs(Protocol):
     """What a driver can do, alone or inside a transaction. Conditions include the realm.
 
@@ -328,6 +321,8 @@ class Store:
         """
         schema = schema_of(kind)
         checked = self._checked(schema, conditions)
+        for name in paging.order:
+            _check_order(schema, name, checked)
         after = None if paging.after is None else _read_cursor(schema, paging)
         found = await self._verbs_of(kind).find(
             kind,
@@ -516,6 +511,18 @@ class Store:
 
 # Too many, and too much to lose, for rows that may be missing: 2 s bound them instead (I-06).
 _NOT_FED = ("user", "session")
+
+
+def _check_order(schema: Schema, name: str, conditions: Conditions) -> None:
+    """A field orders a list only where nothing is never among its values.
+
+    Raises:
+        TypeError: it may be.
+    """
+    asked = conditions.get(name)
+    is_compared = isinstance(asked, Comparison) and asked.operator in {"<", "<=", ">", ">="}
+    if schema.columns[name].optional and not is_compared:
+        raise TypeError(f"{schema.name}.{name} may hold nothing and so orders no list")
 
 
 def _cursor(record: object, paging: Paging) -> str:

@@ -224,6 +224,17 @@ class VerbContract:
         assert await ids(store, spent_at=ge(None)) == set()
         assert await ids(store, seat=one_of(["x", None])) == {"none", "past"}
 
+    async def test_what_may_hold_nothing_orders_a_list_only_where_it_is_compared(
+        self, store: Store
+    ) -> None:
+        for name, at in (("none", None), ("late", NOW + HOUR), ("soon", NOW)):
+            await store.insert(ticket(name, spent_at=at))
+        paging = Paging(order=("spent_at", "id"))
+        with pytest.raises(TypeError, match="spent_at"):
+            await store.find(Ticket, paging)
+        page = await store.find(Ticket, paging, spent_at=ge(NOW))
+        assert [each.id for each in page.items] == ["soon", "late"]
+
     async def test_one_of_nothing_matches_nothing(self, store: Store) -> None:
         await store.insert(ticket("a"))
         assert await ids(store, id=one_of([])) == set()

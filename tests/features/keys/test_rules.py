@@ -18,7 +18,7 @@ async def test_the_jwks_is_public_and_may_be_kept_for_five_minutes(database_url:
     async with telling(database_url) as story:
         answer = await story.client.get("/.well-known/jwks.json")
         assert answer.status_code == 200
-        assert answer.headers["cache-control"] == "public, max-age=300"
+        assert answer.headers["cache-control"] == "public, max-age=300, must-revalidate"
         (key,) = answer.json()["keys"]
         assert set(key) == {"kty", "crv", "x", "y", "kid", "alg", "use"}
         assert (key["alg"], key["use"], key["kty"]) == ("ES256", "sig", "EC")

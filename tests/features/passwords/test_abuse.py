@@ -11,6 +11,7 @@ import pytest
 from tests.told import (
     ADA,
     ANOTHER,
+    ORIGIN,
     PASSWORD,
     PRODUCTION,
     Story,
@@ -19,6 +20,10 @@ from tests.told import (
     problem,
     telling,
 )
+from watchword.crypto.keys import generate_secret
+from watchword.features.passwords import passwords
+from watchword.kernel.errors import ConfigurationError
+from watchword.presets import standard
 from watchword.testing.story import bearer
 
 UNKNOWN = "nob@example.com"
@@ -213,3 +218,47 @@ async def test_the_host_header_alters_nothing_in_a_mail(database_url: str) -> No
             await story.mails()
         assert len(story.outbox.messages) == 4
         assert not any("evil" in f"{m.text}{m.html}{m.subject}" for m in story.outbox.messages)
+
+
+@pytest.mark.capability("S3-24")
+async def test_only_clients_that_show_a_secret_bring_passwords_where_that_is_asked(
+    work: Any,
+) -> None:
+    secret = generate_secret()
+    chosen = passwords(client_id="ours", client_secret=secret)
+    features = [chosen, *(each for each in standard() if each.name != "passwords")]
+    async with telling(features=features) as story:
+        await story.register()
+        login = {"email": ADA, "password": PASSWORD}
+        form = {"username": ADA, "password": PASSWORD, "scope": ""}
+        own = {"Origin": ORIGIN}
+        ours = {"client_id": "ours", "client_secret": secret.reveal()}
+        wrong: list[dict[str, str]] = [
+            {},
+            {"client_id": "ours"},
+            {"client_secret": secret.reveal()},
+            {**ours, "client_secret": secret.reveal()[:-1]},
+            {**ours, "client_id": "Ours"},
+            {**ours, "client_secret": ""},
+        ]
+        with work.watched() as done:
+            for client in wrong:
+                for answer in (
+                    await story.client.post("/auth/login", json={**login, **client}),
+                    await story.client.post("/auth/login", data={**form, **client}, headers=own),
+                ):
+                    problem(answer, 401, "invalid_client")
+        assert not done  # nothing was looked up or hashed
+        for answer in (
+            await story.client.post("/auth/login", json={**login, **ours}),
+            await story.client.post("/auth/login", data={**form, **ours}, headers=own),
+        ):
+            assert answer.status_code == 200
+    with pytest.raises(ConfigurationError, match="go together"):
+        async with telling(features=[passwords(client_id="ours")]):
+            pass
+    async with telling() as story:  # off by default: then JSON has no such field
+        await story.register()
+        answer = await story.client.post("/auth/login", json={**login, **ours})
+        faults = problem(answer, 422, "validation_failed")["errors"]
+        assert {fault["field"] for fault in faults} == set(ours)

@@ -69,6 +69,16 @@ async def test_signing_in_with_a_swagger_form_of_this_origin(database_url: str) 
             answer = await story.client.post("/auth/login", data=form, headers=own)
             assert answer.status_code == 200
             assert (await story.me(answer.json()["access_token"])).status_code == 200
+        answer = await story.client.post(
+            "/auth/login",
+            data={**form, "transport": "cookie", "remember": "on"},
+            headers={"Origin": ORIGIN},
+        )
+        assert answer.status_code == 200
+        user = await story.auth.users.find(ADA)
+        begun = (await story.auth.sessions.page(user)).items
+        assert [each.remembered for each in begun if each.transport == "cookie"] == [True]
+        story.client.cookies.clear()
         wrong = await story.client.post(
             "/auth/login", data={**form, "password": "x"}, headers={"Origin": ORIGIN}
         )

@@ -46,14 +46,15 @@ async def test_cookies_in_production_are_bound_to_the_host_and_secure(database_u
         assert answer.status_code == 200
         assert set(answer.json()) == {"user"}  # no token in the body
         given = cookies_set(answer)
-        assert set(given) == {"__Host-session", "__Host-csrf"}
+        assert set(given) == {"__Host-session", "__Host-csrf", "__Host-device"}
         for name, morsel in given.items():
             assert morsel["secure"]
             assert morsel["path"] == "/"
             assert morsel["domain"] == ""
             assert morsel["samesite"].lower() == "lax"
-            assert bool(morsel["httponly"]) == (name == "__Host-session")
-            assert 0 < int(morsel["max-age"]) <= 8 * 3600
+            assert bool(morsel["httponly"]) == (name != "__Host-csrf")
+            longest = 365 * 24 if name == "__Host-device" else 8
+            assert 0 < int(morsel["max-age"]) <= longest * 3600
             assert len(morsel.OutputString()) < 4096
         value = given["__Host-session"].value
         assert value.startswith("wwc_")
@@ -68,14 +69,14 @@ async def test_plain_names_only_in_development_on_plain_http_at_loopback() -> No
         given = cookies_set(
             await story.client.post("/auth/login", json={**LOGIN, "transport": "cookie"})
         )
-        assert set(given) == {"session", "csrf"}
+        assert set(given) == {"session", "csrf", "device"}
         assert not any(morsel["secure"] for morsel in given.values())
     async with telling(public_url=SITE) as story:  # development behind https
         await story.register()
         given = cookies_set(
             await story.client.post("/auth/login", json={**LOGIN, "transport": "cookie"})
         )
-        assert set(given) == {"__Host-session", "__Host-csrf"}
+        assert set(given) == {"__Host-session", "__Host-csrf", "__Host-device"}
         assert all(morsel["secure"] for morsel in given.values())
 
 
@@ -115,8 +116,10 @@ async def test_logging_out_by_cookie_takes_the_cookie_back(database_url: str) ->
         assert {name: morsel["max-age"] for name, morsel in taken.items()} == {
             "session": "0",
             "csrf": "0",
+            "refresh": "0",
+            "access": "0",
         }
-        assert not client.cookies
+        assert set(client.cookies) == {"device"}  # it stays known, and opens nothing
         async with browser(story.app, Cookie=f"session={value}") as thief:
             problem(await thief.get("/auth/me"), 401, "revoked_token")
 
@@ -191,6 +194,8 @@ async def test_proving_oneself_with_another_method_is_named() -> None:
         assert {error["field"] for error in body["errors"]} == {"method"}
 
 
+@pytest.mark.capability("S0-62", "S4-22")
+@pytest.mark.standard("6: 7.3.1-2")
 async def test_a_cookie_session_ends_when_idle_and_lives_when_used(database_url: str) -> None:
     async with telling(database_url) as story, browser(story.app) as client:
         await story.register()
@@ -202,6 +207,8 @@ async def test_a_cookie_session_ends_when_idle_and_lives_when_used(database_url:
         problem(await client.get("/auth/me"), 401, "expired_token")
 
 
+@pytest.mark.capability("S4-22", "DEF-27")
+@pytest.mark.standard("6: 7.3.1-2")
 async def test_a_cookie_session_ends_after_its_longest_life(database_url: str) -> None:
     async with telling(database_url) as story, browser(story.app) as client:
         await story.register()

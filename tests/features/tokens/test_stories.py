@@ -9,11 +9,11 @@ import jwt
 import pytest
 
 from tests.told import ADA, EVE, PASSWORD, SITE, Story, browser, neighbour, problem, telling
-from watchword.crypto.sealing import SealBroken
 from watchword.features.keys import keys
 from watchword.features.sessions import RefreshTokenReplayed, Session, SessionEnded
 from watchword.features.tokens import refresh as form
 from watchword.features.tokens import tokens
+from watchword.kernel.errors import RevokedToken
 from watchword.presets import standard
 from watchword.storage.record import schema_of
 from watchword.storage.store import Paging
@@ -84,7 +84,7 @@ async def test_an_access_token_ends_when_it_says(database_url: str) -> None:
         problem(await story.me(pair["access_token"]), 401, "expired_token")
 
 
-@pytest.mark.capability("S2-06", "S1-11", "DEF-07")
+@pytest.mark.capability("S2-06", "S1-11", "S0-28", "DEF-07")
 async def test_a_refresh_gives_the_next_pair_again_and_again(database_url: str) -> None:
     async with telling(database_url) as story:
         await story.register()
@@ -167,15 +167,23 @@ async def test_a_refresh_token_ends_unused_after_a_week_and_for_good_after_a_mon
 @pytest.mark.invariant("I-14")
 @pytest.mark.capability("DEF-07")
 @pytest.mark.standard("CVE row 34")
-async def test_twenty_refreshes_at_once_get_one_successor(database_url: str) -> None:
+async def test_fifty_refreshes_at_once_get_one_successor(database_url: str) -> None:
+    # They queue for five connections: on a busy machine longer than a request would wait.
+    if database_url.startswith("postgresql"):
+        database_url += f"{'&' if '?' in database_url else '?'}pool_timeout=60"
     async with telling(database_url) as story:
         await story.register()
         token = (await story.log_in())["refresh_token"]
-        answers = await asyncio.gather(*(refresh(story, token) for _ in range(20)))
-        assert [answer.status_code for answer in answers] == [200] * 20
+        answers = await asyncio.gather(*(refresh(story, token) for _ in range(50)))
+        assert [answer.status_code for answer in answers] == [200] * 50
         successors = {answer.json()["refresh_token"] for answer in answers}
         assert len(successors) == 1
-        assert (await refresh(story, successors.pop())).status_code == 200
+        assert (await story.me(answers[0].json()["access_token"])).status_code == 200
+        assert (await refresh(story, successors.copy().pop())).status_code == 200  # it lives
+        story.move(seconds=10)
+        problem(await refresh(story, token), 401, "refresh_token_reused")
+        problem(await refresh(story, successors.pop()), 401, "refresh_token_reused")
+        problem(await story.me(answers[0].json()["access_token"]), 401, "revoked_token")
 
 
 @pytest.mark.invariant("I-14")
@@ -264,12 +272,11 @@ async def test_the_successor_opens_with_the_token_before_it_alone(database_url: 
         session = await only_session(story)
         sealed = session.refresh_successor or ""
         service = story.auth.tokens
-        opened = service._opened(session, form.read(first), sealed)
+        opened = service._opened(form.read(first), sealed)
         assert opened.text.reveal() == second
         for wrong in (form.read(second), form.new_family(), form.read(first).successor()):
-            with pytest.raises(Exception) as caught:  # noqa: PT011 whichever refusal it is
-                service._opened(session, wrong, sealed)
-            assert isinstance(caught.value.__cause__ or caught.value, SealBroken)
+            with pytest.raises(RevokedToken):
+                service._opened(wrong, sealed)
 
 
 @pytest.mark.capability("S2-13")
@@ -311,14 +318,16 @@ async def test_a_token_names_its_own_session_user_and_app(database_url: str) -> 
         await story.log_in(ADA)
         ada = await only_session(story)
         service = story.auth.tokens
+        user = await story.auth.users.find(ADA)
         eve = (await story.auth.users.find(EVE)).id
         for wrong in (replace(ada, user_id=eve), replace(ada, app="another"), replace(ada, id=eve)):
-            answer = await story.me(service.access_token(wrong))
+            answer = await story.me(await service.access_token(wrong, user))
             assert answer.json()["code"] in ("revoked_token", "invalid_token")
             assert answer.status_code == 401
-        assert (await story.me(service.access_token(ada))).status_code == 200
+        assert (await story.me(await service.access_token(ada, user))).status_code == 200
 
 
+@pytest.mark.capability("S0-30", "DEF-27")
 @pytest.mark.invariant("I-06", "I-09")
 async def test_what_ends_here_is_over_here_at_once_and_elsewhere_in_two_seconds(
     database_url: str,

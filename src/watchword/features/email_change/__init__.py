@@ -2,6 +2,7 @@
 
 from typing import Any, Unpack
 
+from watchword.features.email_change.endings import ENDS
 from watchword.features.email_change.events import EmailChanged, EmailChangeUndone
 from watchword.features.email_change.records import EmailChange, EmailUndo
 from watchword.features.email_change.routes import routes
@@ -42,6 +43,7 @@ def email_change(**options: Unpack[EmailChangeOptions]) -> Feature[EmailChanges]
         service=service,
         settings=EmailChangeSettings,
         given=dict(options),
+        ends=ENDS,
         records=(EmailChange, EmailUndo),
         offers=lambda service: {MailPurpose: (service, UndoMail(changes=service))},
         listens=listens,

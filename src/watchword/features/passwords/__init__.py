@@ -3,17 +3,18 @@
 from typing import Any, Unpack
 
 from watchword.crypto.hashing import Hasher
+from watchword.features.passwords.endings import ENDS
 from watchword.features.passwords.events import PasswordChanged
 from watchword.features.passwords.records import Password
 from watchword.features.passwords.routes import routes
-from watchword.features.passwords.service import Passwords
+from watchword.features.passwords.service import PasswordProof, Passwords
 from watchword.features.passwords.settings import NIST, PasswordOptions, PasswordSettings
 from watchword.features.sessions import Sessions
 from watchword.features.sign_in import SignIns
 from watchword.features.users import UserDeleted, Users
 from watchword.kernel.events import Events
 from watchword.kernel.feature import Feature
-from watchword.kernel.ports import Credential, Registrations
+from watchword.kernel.ports import Credential, Proof, Registrations
 
 __all__ = [
     "NIST",
@@ -57,8 +58,12 @@ def passwords(**options: Unpack[PasswordOptions]) -> Feature[Passwords]:
         service=service,
         settings=PasswordSettings,
         given=dict(options),
+        ends=ENDS,
         records=(Password,),
-        offers=lambda service: {Credential: service},
+        offers=lambda service: {
+            Credential: service,
+            Proof: PasswordProof(passwords=service),
+        },
         listens=listens,
         routes=routes,
     )

@@ -1,6 +1,6 @@
-"""POST /auth/register, /auth/login, /auth/reauthenticate and /auth/password/change."""
+"""POST /auth/register, /auth/login and /auth/password/change."""
 
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, cast
 
 from fastapi import Body as JsonBody
 from fastapi import Request, Response
@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError, create_model
 from starlette.responses import JSONResponse
 
 from watchword.features.passwords.service import Passwords
-from watchword.features.sessions import sign_in_answer
+from watchword.features.sign_in import Entrance
 from watchword.features.users import (
     Body,
     Email,
@@ -21,8 +21,6 @@ from watchword.features.users import (
     writable,
 )
 from watchword.http.body import FORM, content_type, form_of, read_bounded, takes_form
-from watchword.http.client import client_of
-from watchword.http.csrf import Csrf
 from watchword.http.depends import CurrentIdentity
 from watchword.http.problems import MAX_FAULTS, documented
 from watchword.http.wiring import Mounting
@@ -32,6 +30,7 @@ from watchword.kernel.errors import (
     CsrfRefused,
     EmailNotVerified,
     Forbidden,
+    InvalidClient,
     InvalidCredentials,
     InvalidToken,
     MailUnavailable,
@@ -57,11 +56,13 @@ class LoginBody(Body):
     remember: bool = Field(default=False, description="stay signed in for longer")
 
 
-class ReauthenticateBody(Body):
-    """What POST /auth/reauthenticate takes."""
+class ClientLoginBody(LoginBody):
+    """The same, where only certain clients may bring passwords."""
 
-    method: Literal["password"]
-    password: PlainPassword
+    client_id: str | None = Field(default=None, max_length=128)
+    client_secret: str | None = Field(
+        default=None, max_length=1024, json_schema_extra={"format": "password"}
+    )
 
 
 class PasswordChangeBody(Body):
@@ -118,8 +119,9 @@ def _mount_register(passwords: Passwords, mounting: Mounting) -> None:
 
 
 def _mount_login(passwords: Passwords, mounting: Mounting) -> None:
-    router, csrf, sessions = mounting.router, mounting.wiring.csrf, passwords.sessions
-    view = view_of(passwords.users.kind)
+    router, sessions = mounting.router, passwords.sessions
+    entrance = Entrance(sign_ins=passwords.sign_ins, wiring=mounting.wiring)
+    kind = LoginBody if passwords.settings.client_id is None else ClientLoginBody
 
     @router.post(
         "/login",
@@ -130,6 +132,7 @@ def _mount_login(passwords: Passwords, mounting: Mounting) -> None:
             },
             **documented(
                 InvalidCredentials,
+                InvalidClient,
                 EmailNotVerified,
                 AccountDisabled,
                 CsrfRefused,
@@ -137,53 +140,30 @@ def _mount_login(passwords: Passwords, mounting: Mounting) -> None:
                 Busy,
             ),
         },
-        openapi_extra={"requestBody": _login_request()},
+        openapi_extra={"requestBody": _login_request(kind)},
     )
     @takes_form
     async def login(request: Request) -> Response:
         """Sign in with address and password, as JSON or as a form of this very origin."""
-        body = await _login_body(request, csrf)
+        if content_type(request) == FORM:
+            entrance.admit_form(request)
+        body = await _login_body(request, kind)
+        if isinstance(body, ClientLoginBody):
+            passwords.check_client(body.client_id, body.client_secret)
         transport = sessions.transport(body.transport or sessions.default_transport)
-        if transport.name != "bearer":
-            _refuse_cross_site(request, csrf, required=False)
+        entrance.admit(request, transport.name)
         user = await passwords.sign_in(email=body.email, password=body.password)
-        started = await passwords.sign_ins.finish(
+        return await entrance.finish(
+            request,
             user,
             amr=(passwords.method,),
             transport=transport,
-            client=client_of(request),
             remember=body.remember,
         )
-        return await sign_in_answer(started, view)
 
 
 def _mount_account(passwords: Passwords, mounting: Mounting) -> None:
-    router, sessions = mounting.router, passwords.sessions
-
-    @router.post(
-        "/reauthenticate",
-        status_code=204,
-        responses=documented(NotAuthenticated, InvalidCredentials, InvalidToken, CsrfRefused, Busy),
-    )
-    async def reauthenticate(
-        request: Request,
-        identity: CurrentIdentity,
-        body: Annotated[ReauthenticateBody, JsonBody()],
-    ) -> Response:
-        """Prove the password again, for what needs a fresh sign-in."""
-        user, session_id = _acting(identity)
-        session = await sessions.get(session_id)
-        if session is None:
-            raise NotAuthenticated
-        cookie = await passwords.reauthenticate(
-            session, user, password=body.password, client=client_of(request)
-        )
-        response = Response(status_code=204)
-        if cookie is not None:
-            sessions.cookie.give(response, cookie, session_id=session.id)
-        return response
-
-    @router.post(
+    @mounting.router.post(
         "/password/change",
         status_code=204,
         responses=documented(NotAuthenticated, InvalidCredentials, InvalidToken, CsrfRefused, Busy),
@@ -208,24 +188,23 @@ def _acting(identity: Identity) -> tuple[User, str]:
     return identity.user, identity.principal.session_id
 
 
-async def _login_body(request: Request, csrf: Csrf) -> LoginBody:
-    kind = content_type(request)
-    if kind == "application/json":
+async def _login_body(request: Request, kind: type[LoginBody]) -> LoginBody:
+    media_type = content_type(request)
+    if media_type == "application/json":
         if not await read_bounded(request):
             raise MalformedBody
         values = await request.json()
-    elif kind == FORM:
-        _refuse_cross_site(request, csrf, required=True)
+    elif media_type == FORM:
         values = await form_of(request)
         # The names of RFC 6749 §4.3.2; what else it may carry means nothing here.
         values = {
             **({"email": values["username"]} if "username" in values else {}),
-            **{key: values[key] for key in ("password", "transport") if key in values},
+            **{key: values[key] for key in kind.model_fields if key != "email" and key in values},
         }
     else:
         raise UnsupportedMediaType
     try:
-        return LoginBody.model_validate(values)
+        return kind.model_validate(values)
     except ValidationError as error:
         raise RequestValidationError(
             [
@@ -233,14 +212,6 @@ async def _login_body(request: Request, csrf: Csrf) -> LoginBody:
                 for item in error.errors(include_input=False, include_url=False)[:MAX_FAULTS]
             ]
         ) from None
-
-
-def _refuse_cross_site(request: Request, csrf: Csrf, *, required: bool) -> None:
-    # A form needs no preflight: another site could sign its visitor in as somebody (I-21).
-    headers = cast("list[tuple[bytes, bytes]]", request.scope["headers"])
-    cross = csrf.is_cross_site(headers)
-    if cross or (required and cross is None):
-        raise CsrfRefused(note="sign-in from another site")
 
 
 def _login_answer() -> dict[str, Any]:
@@ -257,7 +228,7 @@ def _login_answer() -> dict[str, Any]:
     }
 
 
-def _login_request() -> dict[str, Any]:
+def _login_request(kind: type[LoginBody]) -> dict[str, Any]:
     form = {
         "type": "object",
         "required": ["username", "password"],
@@ -269,7 +240,7 @@ def _login_request() -> dict[str, Any]:
     return {
         "required": True,
         "content": {
-            "application/json": {"schema": LoginBody.model_json_schema()},
+            "application/json": {"schema": kind.model_json_schema()},
             FORM: {"schema": form},
         },
     }

@@ -11,11 +11,12 @@ from watchword.features.passwords.events import PasswordChanged
 from watchword.features.passwords.policy import MAX_BYTES, faults_of, normal
 from watchword.features.passwords.records import Password
 from watchword.features.passwords.settings import PasswordSettings
-from watchword.features.sessions import Session, Sessions
+from watchword.features.sessions import Sessions
 from watchword.features.sign_in import SignIns
 from watchword.features.users import Ending, RegistrationRepeated, User, UserDeleted, Users
 from watchword.kernel.clock import Clock
 from watchword.kernel.errors import (
+    InvalidClient,
     InvalidCredentials,
     InvalidInput,
     RegistrationClosed,
@@ -26,8 +27,7 @@ from watchword.kernel.errors import (
 )
 from watchword.kernel.ids import new_id
 from watchword.kernel.ports import Registrations
-from watchword.kernel.principal import Client
-from watchword.kernel.secrets import Secret
+from watchword.kernel.secrets import digest_of, same
 from watchword.storage.errors import Conflict
 from watchword.storage.store import Store, where
 
@@ -139,6 +139,26 @@ class Passwords:
                 )
             )
 
+    def check_client(self, client_id: str | None, client_secret: str | None) -> None:
+        """Where only certain clients may bring passwords: is it one? Looked at before all else.
+
+        Raises:
+            InvalidClient
+        """
+        known, secret = self.settings.client_id, self.settings.client_secret
+        if known is None or secret is None:
+            return
+        # Both always, and as digests: the time says neither which is wrong nor how long it is.
+        fits = (
+            same(digest_of(client_id or "", purpose="client"), digest_of(known, purpose="client")),
+            same(
+                digest_of(client_secret or "", purpose="client"),
+                digest_of(secret, purpose="client"),
+            ),
+        )
+        if not all(fits):
+            raise InvalidClient(note="client_id or client_secret")
+
     async def sign_in(self, *, email: str, password: str) -> User:
         """Check address and password.
 
@@ -152,10 +172,7 @@ class Passwords:
         """
         user: User | None = await self.users.by_email(email)
         stored = await self._stored(user)
-        verdict = await self._verdict(
-            password if len(password) <= 4 * MAX_BYTES else "",
-            stored.hash if stored and len(password) <= 4 * MAX_BYTES else None,
-        )
+        verdict = await self._checked(password, stored)
         if user is None or stored is None or not verdict.ok:
             reason = "unknown_user" if user is None else "wrong_password"
             await self.sign_ins.failed(user, reason)
@@ -167,27 +184,10 @@ class Passwords:
     async def prove(self, user: User, presented: str) -> bool:
         """Is this the user's password?"""
         stored = await self._stored(user)
-        if len(presented) > 4 * MAX_BYTES:
-            return False
-        verdict = await self._verdict(presented, stored.hash if stored else None)
+        verdict = await self._checked(presented, stored)
         if not verdict.ok:
             await self.sign_ins.failed(user, "wrong_password")
         return verdict.ok
-
-    async def reauthenticate(
-        self, session: Session, user: User, *, password: str, client: Client
-    ) -> Secret | None:
-        """Prove the password again; the session is fresh from now on (I-15).
-
-        Returns:
-            The session cookie that replaces the old one, if the session has one.
-
-        Raises:
-            InvalidCredentials, RevokedToken
-        """
-        if not await self.prove(user, password):
-            raise InvalidCredentials(note="reauthentication")
-        return await self.sign_ins.renew(session, user, amr=(self.method,), client=client)
 
     async def change(self, user: User, *, current: str, new: str, keep_session: str | None) -> None:
         """Set another password for who knows the present one; other sessions end.
@@ -198,10 +198,7 @@ class Passwords:
         """
         self.check_policy(new, field="new_password")
         stored = await self._stored(user)
-        verdict = await self._verdict(
-            current if len(current) <= 4 * MAX_BYTES else "",
-            stored.hash if stored else None,
-        )
+        verdict = await self._checked(current, stored)
         if stored is None or not verdict.ok:
             await self.sign_ins.failed(user, "wrong_password")
             raise InvalidCredentials(note="password change")
@@ -305,16 +302,20 @@ class Passwords:
         # Asked for nobody too: an unknown address costs the same look-ups.
         return await self.store.get(Password, user_id=user.id if user else _NOBODY)
 
-    async def _verdict(self, presented: str, stored: str | None) -> Verdict:
+    async def _checked(self, presented: str, stored: Password | None) -> Verdict:
         """Check a password as we hash it, then as it came: other systems hashed it like that.
 
-        Whose password is not in NFC pays for two hashes, whether there is such a user or not.
+        Whose password is not in NFC pays for two hashes, whether there is such a user or not. What
+        is longer than any password costs as much as a wrong one, and is not read.
         """
+        if len(presented) > 4 * MAX_BYTES:
+            presented, stored = "", None
+        hashed = stored.hash if stored else None
         text = normal(presented)
-        verdict = await self.hasher.verify(text, stored)
+        verdict = await self.hasher.verify(text, hashed)
         if verdict.ok or text == presented:
             return verdict
-        return await self.hasher.verify(presented, stored)
+        return await self.hasher.verify(presented, hashed)
 
     async def _upgrade(self, stored: Password, password: str) -> None:
         hashed = await self.hasher.hash(normal(password))
@@ -332,3 +333,22 @@ class Passwords:
         return Password(
             realm=self.store.realm, user_id=user_id, hash=hashed, set_at=self.clock.now()
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PasswordProof:
+    """The password, where somebody who is signed in proves it again (I-15)."""
+
+    passwords: Passwords
+
+    method: str = "password"
+    field: str = "password"
+
+    @property
+    def amr(self) -> str:
+        """As a sign-in with it says."""
+        return self.passwords.method
+
+    async def prove(self, user: User, presented: str) -> bool:
+        """Is this the user's password?"""
+        return await self.passwords.prove(user, presented)

@@ -10,6 +10,8 @@ from watchword.crypto.hashing import cost_fault
 from watchword.kernel.secrets import Secret
 from watchword.kernel.settings import SecretText, Settings
 
+_LEAST = 30  # characters of a client's secret
+
 
 class PasswordSettings(Settings):
     """What a password must be, and how it is hashed.
@@ -41,6 +43,24 @@ class PasswordSettings(Settings):
         description="`base64_signer_key` of Firebase projects whose users came here, newest first",
     )
 
+    client_id: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=128,
+        description="with client_secret: only clients that send both may sign in with a password",
+    )
+    client_secret: SecretText | None = Field(
+        default=None,
+        description="of such a client; a browser cannot keep one, so leave it out for pages",
+    )
+
+    @field_validator("client_secret")
+    @classmethod
+    def _is_long(cls, secret: Secret | None) -> Secret | None:
+        if secret is not None and len(secret.reveal()) < _LEAST:
+            raise ValueError(f"has fewer than {_LEAST} characters: `watchword secret generate`")
+        return secret
+
     @field_validator("firebase_signer_keys")
     @classmethod
     def _signer_keys(cls, keys: tuple[Secret, ...]) -> tuple[Secret, ...]:
@@ -59,6 +79,8 @@ class PasswordSettings(Settings):
         )
         if fault is not None:
             raise ValueError(fault)
+        if (self.client_id is None) != (self.client_secret is None):
+            raise ValueError("client_id and client_secret go together")
         if self.min_length > self.max_length:
             raise ValueError("min_length is over max_length: nobody could sign up")
         return self
@@ -80,6 +102,8 @@ class PasswordOptions(TypedDict, total=False):
     argon2_parallelism: int
     bcrypt_rounds: int
     firebase_signer_keys: Sequence[Secret | str]
+    client_id: str | None
+    client_secret: Secret | str | None
 
 
 NIST: PasswordOptions = {"min_length": 15}

@@ -3,6 +3,7 @@
 from typing import Any, Unpack
 
 from watchword.features.passwords import Passwords
+from watchword.features.recovery.endings import ENDS
 from watchword.features.recovery.records import PasswordReset
 from watchword.features.recovery.routes import routes
 from watchword.features.recovery.service import Recovery
@@ -38,6 +39,7 @@ def recovery(**options: Unpack[RecoveryOptions]) -> Feature[Recovery]:
         service=service,
         settings=RecoverySettings,
         given=dict(options),
+        ends=ENDS,
         records=(PasswordReset,),
         offers=lambda service: {MailPurpose: service},
         listens=listens,

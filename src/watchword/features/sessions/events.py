@@ -33,6 +33,7 @@ class SessionEnded(SessionEvent):
 
     evicts: ClassVar[bool] = True
     why: str
+    by: str | None = None  # the id of the user who asked for it; None: a rule, or an operator
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,3 +46,28 @@ class SessionRenewed(SessionEvent):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefreshTokenReplayed(SessionEvent):
     """A refresh token came that was used before: thief or owner holds an old one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionsEnded(Event):
+    """All of a user's sessions are over, but for one that was kept."""
+
+    user_id: str
+    why: str
+    by: str | None = None
+    kept: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceAdded(SessionEvent):
+    """A user who was known elsewhere signed in from a device that is new to them."""
+
+    browser: str | None
+    system: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FingerprintChanged(SessionEvent):
+    """A session is used by what looks like another browser; it goes on (`binding.fingerprint`)."""
+
+    user_agent: str

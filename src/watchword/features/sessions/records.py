@@ -1,4 +1,7 @@
-"""The session: the one stateful thing, one row. Tokens and cookies only point at it."""
+"""The session: the one stateful thing, one row. Tokens and cookies only point at it.
+
+And the device: where its user was seen before. It proves nothing.
+"""
 
 from datetime import datetime
 
@@ -25,8 +28,9 @@ class Session:
     transport: str
     app: str  # the slug of the app that signed them in
     device: str | None = None  # digest of the device cookie
-    address: str | None = None  # keyed hash, or plain if so configured
-    user_agent: str = ""  # shortened
+    device_name: str | None = None  # what its user calls it
+    address: str | None = None  # last seen: sealed, a keyed hash, or plain (`ip_mode`)
+    user_agent: str = ""  # last seen; shortened
     agent_digest: Digest  # of what the client called itself at sign-in
     binding: str | None = None  # keyed hash of the address that it is bound to
     fingerprint: Digest | None = None  # of the browser that it is bound to
@@ -41,6 +45,7 @@ class Session:
     refresh_current: Digest | None = None  # of the 256 bits that prove the generation
     refresh_previous: Digest | None = None
     refresh_expires_at: datetime | None = None
+    refresh_rotations: int = 0
     refresh_rotated_at: datetime | None = None
     refresh_agent: Digest | None = None  # of the client that rotated
     refresh_device: Digest | None = None
@@ -48,3 +53,23 @@ class Session:
     refresh_grace_until: datetime | None = None
     ended_at: datetime | None = None
     ended_why: str | None = None
+
+
+@record(
+    name="device",
+    key=("user_id", "digest"),
+    indexes=(("user_id", "seen_at", "digest"),),
+    expires="expires_at",
+)
+class Device:
+    """A browser or a program that a user signed in from. Known again by what it sends, no proof."""
+
+    realm: str
+    user_id: str
+    digest: Digest  # of its cookie; of the user agent, where it has none and brings tokens
+    epoch: int  # the user's at the last sign-in from it
+    name: str | None = None
+    user_agent: str = ""
+    first_seen_at: datetime
+    seen_at: datetime  # the last sign-in
+    expires_at: datetime

@@ -1,11 +1,25 @@
 """The verbs on sessions: start, find whose it is, renew, end."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import logging
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from ipaddress import ip_address
 from typing import Any, Literal
 
-from watchword.features.sessions.events import SessionEnded, SessionRenewed, SessionStarted
+from watchword.crypto.sealing import Sealer
+from watchword.features.sessions.agents import agent_of
+from watchword.features.sessions.devices import Devices, digest_in
+from watchword.features.sessions.events import (
+    DeviceAdded,
+    FingerprintChanged,
+    SessionEnded,
+    SessionRenewed,
+    SessionsEnded,
+    SessionStarted,
+)
+from watchword.features.sessions.mails import LIMIT, NEW_DEVICE, SessionMails
 from watchword.features.sessions.records import Session
 from watchword.features.sessions.settings import SessionSettings
 from watchword.features.sessions.transports import (
@@ -14,9 +28,9 @@ from watchword.features.sessions.transports import (
     Prepared,
     Transport,
     cookie_digest,
+    device_digest,
 )
 from watchword.features.users import User, UserDeleted, Users
-from watchword.http.client import Clients
 from watchword.kernel.clock import Clock
 from watchword.kernel.errors import (
     ExpiredToken,
@@ -24,11 +38,23 @@ from watchword.kernel.errors import (
     InvalidInput,
     InvalidToken,
     RevokedToken,
+    SessionBoundElsewhere,
+    SessionNotFound,
+    UserNotFound,
+    WatchwordError,
 )
 from watchword.kernel.ids import new_id
-from watchword.kernel.principal import Client, Identity, Principal
+from watchword.kernel.ports import ClientMarks
+from watchword.kernel.principal import Binding, Client, Identity, Principal
 from watchword.kernel.secrets import Digest, Secret, digest_of, new_secret
-from watchword.storage.store import Paging, Store, gt, where
+from watchword.storage.store import Page, Paging, Store, Where, ge, gt, lt, plus, where
+
+_log = logging.getLogger("watchword.sessions")
+
+_NEWEST_FIRST = ("started_at", "id")
+_SEEN_EVERY = timedelta(hours=1)  # a remembered session's user sees when it was used last
+_BATCH = 200
+_SEALED = "v1."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +77,10 @@ class Sessions:
     client_id: str
     transports: Sequence[Transport]
     cookie: CookieTransport
-    clients: Clients
+    clients: ClientMarks
+    sealer: Sealer
+    devices: Devices
+    mails: SessionMails
 
     carriage: Literal["bearer", "cookie"] = "cookie"
     prefix: str = COOKIE_PREFIX
@@ -94,30 +123,42 @@ class Sessions:
         """
         now = self.clock.now()
         prepared = transport.prepare(now, remember=remember)
+        device = client.device
+        if transport.name != "bearer":  # those that set cookies
+            given = client.device_cookie or self.clients.new_device()
+            prepared, device = self.cookie.with_device(prepared, given), device_digest(given)
+        session_id = new_id(now)
         session = Session(
             realm=self.store.realm,
-            id=new_id(now),
+            id=session_id,
             user_id=user.id,
             epoch=user.epoch,
             amr=amr,
             auth_time=now,
             transport=transport.name,
             app=self.client_id,
-            address=self._address(client),
-            user_agent=client.user_agent,
             agent_digest=agent_digest(client),
             remembered=remember,
-            device=client.device,
-            fingerprint=client.fingerprint,
+            device=device,
             binding=self.clients.binding_of(client).address,
+            fingerprint=self.clients.binding_of(client).fingerprint,
             started_at=now,
-            seen_at=now,
+            **self._seen(client, _row_of(session_id, prepared.fields)),
             idle_expires_at=min(prepared.idle_expires_at, prepared.expires_at),
             expires_at=prepared.expires_at,
             delete_at=prepared.expires_at + self.settings.kept_after_end,
             **prepared.fields,
         )
         async with self.store.transaction() as tx:
+            known = await self.devices.met(
+                tx,
+                user.id,
+                digest_in(session),
+                user_agent=session.user_agent,
+                epoch=session.epoch,
+            )
+            if known is not None:
+                session = replace(session, device_name=known.name)
             await tx.insert(session)
             await tx.announce(
                 SessionStarted(
@@ -129,33 +170,125 @@ class Sessions:
                     transport=transport.name,
                 )
             )
-        if replaces is not None:
-            await self.end(replaces, why="signed_in_again")
-        await self._cap(user.id)
+            if replaces is not None:
+                await self.end(replaces, why="signed_in_again", within=tx)
+            if known is None:
+                await self._met_first(tx, user, session)
+        await self._cap(user)
         return Started(session=session, user=user, prepared=prepared)
 
-    async def _cap(self, user_id: str) -> None:
-        """End all but the newest N. Inserted first, ended after: racers see each other (I-18)."""
-        paging = Paging(
-            order=("started_at", "id"), descending=True, limit=self.settings.max_sessions + 50
+    async def _met_first(self, tx: Store, user: User, session: Session) -> None:
+        if not await self.devices.add(tx, session):
+            return
+        agent = agent_of(session.user_agent)
+        await tx.announce(
+            DeviceAdded(
+                realm=tx.realm,
+                at=session.started_at,
+                session_id=session.id,
+                user_id=user.id,
+                browser=agent.browser,
+                system=agent.system,
+            )
         )
-        page = await self.store.find(
-            Session, paging, user_id=user_id, ended_at=None, expires_at=gt(self.clock.now())
-        )
-        for session in page.items[self.settings.max_sessions :]:
-            await self.end(session.id, why="too_many_sessions")
+        await self.mails.queue(tx, user, NEW_DEVICE, session.id)
 
-    async def end(self, session_id: str, *, why: str, within: Store | None = None) -> bool:
+    async def _cap(self, user: User) -> None:
+        """End all but the newest N. Inserted first, ended after: racers see each other (I-18)."""
+        most = self.settings.max_sessions
+        page = await self._living(user, limit=most + 50)
+        told = False
+        for session in page.items[most:]:
+            async with self.store.transaction() as tx:
+                ended = await self.end(session.id, why="too_many_sessions", within=tx)
+                if ended and not told:
+                    told = True
+                    await self.mails.queue(tx, user, LIMIT, session.id)
+
+    async def _living(self, user: User, *, limit: int, after: str | None = None) -> Page[Session]:
+        now = self.clock.now()
+        return await self.store.find(
+            Session,
+            Paging(order=_NEWEST_FIRST, descending=True, limit=limit, after=after),
+            user_id=user.id,
+            ended_at=None,
+            epoch=user.epoch,
+            expires_at=gt(now),
+            idle_expires_at=gt(now),
+        )
+
+    async def page(
+        self, user: User, *, limit: int = 100, after: str | None = None
+    ) -> Page[Session]:
+        """The sessions of a user that live, the newest first.
+
+        Raises:
+            InvalidInput: `after` is no cursor of this list.
+        """
+        return await self._living(user, limit=limit, after=after)
+
+    async def everyones(
+        self, *, limit: int = 100, after: str | None = None
+    ) -> Page[tuple[Session, User]]:
+        """The sessions of everybody that live, the newest first, for operators.
+
+        Those whose user ended them all are left out of the page afterwards: it may be short.
+
+        Raises:
+            InvalidInput: `after` is no cursor of this list.
+        """
+        now = self.clock.now()
+        page = await self.store.find(
+            Session,
+            Paging(order=("id",), descending=True, limit=limit, after=after),
+            ended_at=None,
+            expires_at=gt(now),
+            idle_expires_at=gt(now),
+        )
+        users: dict[str, User | None] = {}
+        living: list[tuple[Session, User]] = []
+        for session in page.items:
+            if session.user_id not in users:
+                users[session.user_id] = await self.users.get(session.user_id)
+            user = users[session.user_id]
+            if user is not None and user.is_active and session.epoch == user.epoch:
+                living.append((session, user))
+        return Page(tuple(living), page.next)
+
+    async def end(
+        self,
+        session_id: str,
+        *,
+        why: str,
+        user_id: str | None = None,
+        by: str | None = None,
+        within: Store | None = None,
+    ) -> bool:
         """End a session, in a short transaction of its own unless told otherwise (I-04).
+
+        Args:
+            session_id: which.
+            why: for the event.
+            user_id: only if it is this user's.
+            by: the id of the user who asked for it.
+            within: the transaction.
 
         Returns:
             Whether this call ended it; False if it was over already or never was.
         """
+        theirs = {} if user_id is None else {"user_id": user_id}
+        return await self._end(
+            where(id=session_id, ended_at=None, **theirs), why=why, by=by, within=within
+        )
+
+    async def _end(
+        self, which: Where, *, why: str, by: str | None = None, within: Store | None = None
+    ) -> bool:
         now = self.clock.now()
         async with (within or self.store).transaction() as tx:
             ended = await tx.update(
                 Session,
-                where(id=session_id, ended_at=None),
+                which,
                 ended_at=now,
                 ended_why=why,
                 delete_at=now + self.settings.kept_after_end,
@@ -166,10 +299,110 @@ class Sessions:
                 return False
             await tx.announce(
                 SessionEnded(
-                    realm=tx.realm, at=now, session_id=session_id, user_id=ended.user_id, why=why
+                    realm=tx.realm,
+                    at=now,
+                    session_id=ended.id,
+                    user_id=ended.user_id,
+                    why=why,
+                    by=by,
                 )
             )
         return True
+
+    async def end_all(
+        self, user_id: str, *, why: str, by: str | None = None, keep: str | None = None
+    ) -> None:
+        """End every session of a user by raising the epoch (I-01); keep one, if asked to.
+
+        Args:
+            user_id: whose.
+            why: for the events.
+            by: the id of the user who asked for it.
+            keep: the session that goes on.
+
+        Raises:
+            UserNotFound
+            RevokedToken: the one to keep was over already; so are all the others now.
+        """
+        kept = keep is None
+        async with self.store.transaction() as tx:
+            epoch = await self.users.end_all(user_id, why=why, within=tx)
+            if keep is not None:
+                kept = await self.keep(keep, was=epoch - 1, epoch=epoch, within=tx)
+            await tx.announce(
+                SessionsEnded(
+                    realm=tx.realm,
+                    at=self.clock.now(),
+                    user_id=user_id,
+                    why=why,
+                    by=by,
+                    kept=keep if kept else None,
+                )
+            )
+        # They are over by now. Their rows say so too, for whoever looks at one later.
+        page = await self.store.find(
+            Session,
+            Paging(order=_NEWEST_FIRST, descending=True, limit=_BATCH),
+            user_id=user_id,
+            ended_at=None,
+            epoch=lt(epoch),
+        )
+        for session in page.items:
+            await self._end(where(id=session.id, ended_at=None, epoch=lt(epoch)), why=why, by=by)
+        if not kept:
+            raise RevokedToken(note="the session to keep had ended")
+
+    async def end_since(
+        self, since: datetime, *, why: str = "operator"
+    ) -> AsyncGenerator[tuple[int, int]]:
+        """End every session that was alive at or after an instant, whatever its row says now.
+
+        After a failover to a replica that lagged, what was ended since then may live again
+        (I-19). So the epoch of every user is raised who has a session that was not over by then.
+
+        Yields:
+            After each page of users: how many were looked at, and of how many all has ended.
+        """
+        looked, ended, after = 0, 0, None
+        while True:
+            page = await self.users.page(limit=_BATCH, after=after)
+            for user in page.items:
+                if await self._was_alive(user.id, since):
+                    with suppress(UserNotFound):  # deleted meanwhile
+                        await self.end_all(user.id, why=why)
+                        ended += 1
+            looked += len(page.items)
+            yield looked, ended
+            after = page.next
+            if after is None:
+                return
+
+    async def _was_alive(self, user_id: str, since: datetime) -> bool:
+        paging = Paging(order=_NEWEST_FIRST, descending=True, limit=1)
+        asked = {"user_id": user_id, "expires_at": gt(since)}
+        open_still = await self.store.find(Session, paging, ended_at=None, **asked)
+        if open_still.items:
+            return True
+        return bool((await self.store.find(Session, paging, ended_at=ge(since), **asked)).items)
+
+    async def name_device(self, user_id: str, session_id: str, name: str | None) -> Session:
+        """Call the device of a session of this user something; None takes the name away.
+
+        Raises:
+            SessionNotFound: it is over, never was, or is another's.
+        """
+        named = await self.store.update(
+            Session, where(id=session_id, user_id=user_id, ended_at=None), device_name=name
+        )
+        if named is None:
+            raise SessionNotFound
+        await self.devices.name(named, name)
+        paging = Paging(order=_NEWEST_FIRST, descending=True, limit=_BATCH)
+        page = await self.store.find(Session, paging, user_id=user_id, ended_at=None)
+        for other in page.items:
+            if digest_in(other) == digest_in(named) and other.device_name != name:
+                await self.store.update(Session, where(id=other.id), device_name=name)
+        return named
 
     async def keep(self, session_id: str, *, was: int, epoch: int, within: Store) -> bool:
         """Carry one session over a raised epoch (I-01); False if it had ended by then.
@@ -209,7 +442,7 @@ class Sessions:
                 amr=amr,
                 auth_time=now,
                 binding=self.clients.binding_of(client).address,
-                fingerprint=client.fingerprint,
+                fingerprint=self.clients.binding_of(client).fingerprint,
                 **replaced,
             )
             if renewed is None:
@@ -229,7 +462,7 @@ class Sessions:
         """Nothing: a session cookie says nothing by itself."""
         return None
 
-    async def authenticate(self, presented: str, client: Client) -> Identity:  # noqa: ARG002
+    async def authenticate(self, presented: str, client: Client) -> Identity:
         """Whose session cookie this is.
 
         Raises:
@@ -246,9 +479,11 @@ class Sessions:
             session,
             await self.users.get(session.user_id),
             "cookie",
-            valid_until=self.clock.now() + self._touched_every,
+            valid_until=self.clock.now() + self._touched_every(session),
         )
-        await self._touch(session)
+        if self._fits(session, client):  # else the gate refuses it: it is not used
+            await self._touch(session, client)
+            await self.notice(session, client)
         return identity
 
     def identity(
@@ -285,6 +520,7 @@ class Sessions:
             carriage=carriage,
             valid_until=until if valid_until is None else min(until, valid_until),
             subjects=(("session", session.id), ("user", user.id)),
+            binding=self._binding(session),
         )
 
     def check(self, session: Session, user: User | None) -> None:
@@ -302,30 +538,144 @@ class Sessions:
         if session.expires_at <= now or session.idle_expires_at <= now:
             raise ExpiredToken(note="session")
 
-    @property
-    def _touched_every(self) -> timedelta:
-        return self.settings.idle_timeout / 10
+    def _binding(self, session: Session) -> Binding | None:
+        """What the gate checks at every request of this session."""
+        modes = self.clients.settings
+        bound = Binding(
+            address=None if modes.address == "off" else session.binding,
+            fingerprint=session.fingerprint if modes.fingerprint == "reject" else None,
+        )
+        return None if bound == Binding() else bound
 
-    async def _touch(self, session: Session) -> None:
-        """Move the idle end, but not at every request: at most ten times an idle timeout."""
+    def _fits(self, session: Session, client: Client) -> bool:
+        wanted = self._binding(session)
+        if wanted is None:
+            return True
+        shown = self.clients.binding_of(client)
+        return wanted.address in (None, shown.address) and wanted.fingerprint in (
+            None,
+            shown.fingerprint,
+        )
+
+    async def check_client(self, session: Session, client: Client) -> None:
+        """May this client use the session? For whoever does not come through the gate: refresh.
+
+        Raises:
+            SessionBoundElsewhere: nothing was changed by it.
+        """
+        if not self._fits(session, client):
+            raise SessionBoundElsewhere(note=f"session {session.id}")
+        await self.notice(session, client)
+
+    async def notice(self, session: Session, client: Client) -> None:
+        """Announce, once, that a session looks like another browser's now; it goes on."""
+        shown = self.clients.binding_of(client).fingerprint
+        if (
+            self.clients.settings.fingerprint != "warn"
+            or session.fingerprint is None
+            or session.fingerprint == shown
+        ):
+            return
+        async with self.store.transaction() as tx:
+            moved = await tx.update(
+                Session,
+                where(id=session.id, ended_at=None, fingerprint=session.fingerprint),
+                fingerprint=shown,
+            )
+            if moved is None:  # somebody else said so
+                return
+            _log.warning("session %s is used by what looks like another browser", session.id)
+            await tx.announce(
+                FingerprintChanged(
+                    realm=tx.realm,
+                    at=self.clock.now(),
+                    session_id=session.id,
+                    user_id=session.user_id,
+                    user_agent=client.user_agent,
+                )
+            )
+
+    def seen_fields(self, client: Client, *, session_id: str) -> Mapping[str, Any]:
+        """What a refresh puts into the row besides its own: when, from where, by what; one more.
+
+        Reads nothing, so that it goes into the one update that is made anyway.
+
+        Args:
+            client: what refreshes.
+            session_id: what the address is sealed to, so that it opens in this row only: the
+                digest of the refresh family, since a refresh knows no other name of its row.
+        """
+        return {**self._seen(client, session_id), "refresh_rotations": plus(1)}
+
+    def _seen(self, client: Client, row: str) -> Mapping[str, Any]:
+        return {
+            "seen_at": self.clock.now(),
+            "address": self._address(client, row),
+            "user_agent": client.user_agent,
+        }
+
+    def address(self, session: Session) -> str | None:
+        """Where it was used last, as its user may see it; None where that is not known.
+
+        Not known: kept as a hash, or sealed under a secret that is not configured here.
+        """
+        kept = session.address
+        if kept is None:
+            return None
+        try:
+            if not kept.startswith(_SEALED):
+                return str(ip_address(kept))
+            row = session.refresh_family or session.id
+            return self.sealer.open(kept, **self._place(row)).decode()
+        except (WatchwordError, ValueError):
+            return None
+
+    def _address(self, client: Client, session_id: str) -> str | None:
+        match self.settings.ip_mode:
+            case _ if client.address is None:
+                return None
+            case "plain":
+                return client.address
+            case "hash":
+                return self.clients.hashed(client.address)
+            case "sealed":
+                return self.sealer.seal(client.address.encode(), **self._place(session_id))
+
+    def _place(self, row: str) -> Mapping[str, str]:
+        return {
+            "realm": self.store.realm,
+            "record": "session",
+            "key": row,
+            "field": "address",
+        }
+
+    def _idle_of(self, session: Session) -> timedelta:
+        settings = self.settings
+        return settings.remember_idle if session.remembered else settings.idle_timeout
+
+    def _touched_every(self, session: Session) -> timedelta:
+        return min(self._idle_of(session) / 10, _SEEN_EVERY)
+
+    async def _touch(self, session: Session, client: Client) -> None:
+        """Move the idle end, but not at every request: ten times an idle timeout, or hourly."""
         now = self.clock.now()
-        if now - session.seen_at < self._touched_every:
+        if now - session.seen_at < self._touched_every(session):
             return
         await self.store.update(
             Session,
             where(id=session.id, ended_at=None, seen_at=session.seen_at),
-            seen_at=now,
-            idle_expires_at=min(now + self.settings.idle_timeout, session.expires_at),
+            idle_expires_at=min(now + self._idle_of(session), session.expires_at),
+            **self._seen(client, session.refresh_family or session.id),
         )
 
     async def forget_user(self, tx: Store, event: UserDeleted) -> None:
         """A user was deleted: so are their sessions."""
+        await self.devices.forget_user(tx, event.user_id)
         await tx.erase(Session, user_id=event.user_id)
 
-    def _address(self, client: Client) -> str | None:
-        if client.address is None or self.settings.ip_mode == "plain":
-            return client.address
-        return self.clients.hashed(client.address)
+
+def _row_of(session_id: str, fields: Mapping[str, Any]) -> str:
+    return fields.get("refresh_family") or session_id
 
 
 def agent_digest(client: Client) -> Digest:

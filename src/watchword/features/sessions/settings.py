@@ -24,6 +24,16 @@ class SessionSettings(Settings):
         ge=timedelta(minutes=1),
         description="a cookie session ends this long after it began, used or not",
     )
+    remember_idle: Duration = Field(
+        default=timedelta(days=30),
+        ge=timedelta(minutes=1),
+        description="as idle_timeout, for who asked to stay signed in",
+    )
+    remember_absolute: Duration = Field(
+        default=timedelta(days=30),
+        ge=timedelta(minutes=1),
+        description="as absolute_timeout, for who asked to stay signed in",
+    )
     store: SecretText | None = Field(
         default=None,
         description=(
@@ -38,8 +48,17 @@ class SessionSettings(Settings):
         default=timedelta(days=1),
         description="how long an ended session's row stays, so that a replay is noticed",
     )
-    ip_mode: Literal["hash", "plain"] = Field(
-        default="hash", description="how addresses are kept: a keyed hash, or as they are"
+    ip_mode: Literal["sealed", "hash", "plain"] = Field(
+        default="sealed",
+        description=(
+            "how addresses are kept: encrypted, so that their owners see them in the list; as a "
+            "keyed hash, which nobody can read back; or as they are"
+        ),
+    )
+    page: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^\s#]+$",
+        description="your page that lists a user's sessions; named in mails about them",
     )
 
     @field_validator("store")
@@ -55,7 +74,10 @@ class SessionOptions(TypedDict, total=False):
 
     idle_timeout: timedelta | str
     absolute_timeout: timedelta | str
+    remember_idle: timedelta | str
+    remember_absolute: timedelta | str
     store: Secret | str | None
     max_sessions: int
     kept_after_end: timedelta | str
-    ip_mode: Literal["hash", "plain"]
+    ip_mode: Literal["sealed", "hash", "plain"]
+    page: str | None

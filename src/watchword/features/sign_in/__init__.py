@@ -3,17 +3,27 @@
 from typing import Any, Unpack
 
 from watchword.features.sessions import Sessions
-from watchword.features.sign_in.events import SignInFailed
+from watchword.features.sign_in.entrance import Entrance
+from watchword.features.sign_in.events import SignInFailed, SignInOwed
 from watchword.features.sign_in.records import Challenge
 from watchword.features.sign_in.routes import routes
-from watchword.features.sign_in.service import SignIns
+from watchword.features.sign_in.service import Pending, Renewed, SignIns
 from watchword.features.sign_in.settings import SignInOptions, SignInSettings
 from watchword.features.users import UserDeleted, Users
 from watchword.kernel.events import Events
 from watchword.kernel.feature import Feature
 from watchword.kernel.ports import Proof, SignInStep
 
-__all__ = ["Challenge", "SignInFailed", "SignIns", "sign_in"]
+__all__ = [
+    "Challenge",
+    "Entrance",
+    "Pending",
+    "Renewed",
+    "SignInFailed",
+    "SignInOwed",
+    "SignIns",
+    "sign_in",
+]
 
 
 def sign_in(**options: Unpack[SignInOptions]) -> Feature[SignIns]:

@@ -20,6 +20,10 @@ class SignInSettings(Settings):
     challenge_tries: int = Field(
         default=5, ge=1, le=10, description="tries on one challenge; past that, it is over"
     )
+    hide_disabled: bool = Field(
+        default=False,
+        description="answer `invalid_credentials` for a disabled account, right password or not",
+    )
 
 
 class SignInOptions(TypedDict, total=False):
@@ -27,3 +31,4 @@ class SignInOptions(TypedDict, total=False):
 
     challenge_ttl: timedelta | str
     challenge_tries: int
+    hide_disabled: bool

@@ -7,7 +7,8 @@ from watchword.kernel.errors import InvalidToken
 from watchword.kernel.secrets import Digest, Secret, digest_of, new_secret
 
 PREFIX = "wwr_"
-_FORM = re.compile(r"wwr_([A-Za-z0-9_-]{22})([A-Za-z0-9_-]{43})")
+REMEMBERED = "wwm_"
+_FORM = re.compile(r"(wwr_|wwm_)([A-Za-z0-9_-]{22})([A-Za-z0-9_-]{43})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,16 +21,19 @@ class RefreshToken:
 
     family: Secret
     proof: Secret
+    remembered: bool = False  # of the longer profile: known before the row is read
 
     @property
     def text(self) -> Secret:
         """What the client holds."""
-        return Secret(PREFIX + self.family.reveal() + self.proof.reveal())
+        prefix = REMEMBERED if self.remembered else PREFIX
+        return Secret(prefix + self.family.reveal() + self.proof.reveal())
 
     @property
     def family_digest(self) -> Digest:
-        """How the session's row names the family."""
-        return digest_of(self.family, purpose="refresh-family")
+        """How the session's row names the family. Another prefix names no family at all."""
+        purpose = "refresh-family-remembered" if self.remembered else "refresh-family"
+        return digest_of(self.family, purpose=purpose)
 
     @property
     def proof_digest(self) -> Digest:
@@ -38,12 +42,12 @@ class RefreshToken:
 
     def successor(self) -> "RefreshToken":
         """The next generation: same family, fresh randomness."""
-        return RefreshToken(self.family, new_secret(bits=256))
+        return RefreshToken(self.family, new_secret(bits=256), self.remembered)
 
 
-def new_family() -> RefreshToken:
+def new_family(*, remembered: bool = False) -> RefreshToken:
     """The first token of a session."""
-    return RefreshToken(new_secret(bits=128), new_secret(bits=256))
+    return RefreshToken(new_secret(bits=128), new_secret(bits=256), remembered)
 
 
 def read(text: str) -> RefreshToken:
@@ -51,4 +55,4 @@ def read(text: str) -> RefreshToken:
     match = _FORM.fullmatch(text)
     if match is None:
         raise InvalidToken(note="not the form of a refresh token")
-    return RefreshToken(Secret(match[1]), Secret(match[2]))
+    return RefreshToken(Secret(match[2]), Secret(match[3]), match[1] == REMEMBERED)

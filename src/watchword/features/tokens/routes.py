@@ -3,41 +3,127 @@
 from typing import Annotated
 
 from fastapi import Body as JsonBody
-from fastapi import Request
+from fastapi import Request, Response
 from pydantic import BaseModel, Field
+from starlette.responses import JSONResponse
 
-from watchword.features.tokens.service import Tokens
+from watchword.features.sessions import Session
+from watchword.features.tokens.service import Pair, Tokens
+from watchword.features.tokens.transports import TokenTransport, lasting
 from watchword.features.users import Body
 from watchword.http.client import client_of
-from watchword.http.problems import documented
+from watchword.http.cookies import read_cookie
+from watchword.http.csrf import Csrf
+from watchword.http.gate import path_of
+from watchword.http.problems import documented, problem
 from watchword.http.wiring import Mounting
-from watchword.kernel.errors import ExpiredToken, InvalidToken, RefreshTokenReused, RevokedToken
+from watchword.kernel.errors import (
+    ClaimsUnavailable,
+    ConflictingCredentials,
+    CsrfRefused,
+    ExpiredToken,
+    InvalidToken,
+    NotAuthenticated,
+    RefreshTokenReused,
+    RevokedToken,
+    SessionBoundElsewhere,
+    WatchwordError,
+)
+from watchword.kernel.secrets import same
 
 
 class RefreshBody(Body):
-    """What POST /auth/refresh takes."""
+    """What POST /auth/refresh takes; nothing, where a cookie brings the token."""
 
-    refresh_token: Annotated[str, Field(max_length=512)]
+    refresh_token: Annotated[str | None, Field(max_length=512)] = None
 
 
 class TokenPair(BaseModel):
-    """A new pair (RFC 6749 §5.1)."""
+    """What the session's transport puts into the answer (RFC 6749 §5.1)."""
 
-    access_token: str
-    token_type: str
-    expires_in: int = Field(description="seconds")
-    refresh_token: str
+    access_token: str | None = Field(default=None, description="not with cookie_pair")
+    token_type: str | None = None
+    expires_in: int = Field(description="of the access token, seconds")
+    refresh_token: str | None = Field(default=None, description="with bearer only")
 
 
 def routes(tokens: Tokens, mounting: Mounting) -> None:
     """Mount the routes of tokens."""
+    cookies, csrf = mounting.wiring.cookies, lasting(mounting.wiring.csrf, tokens)
+    name = cookies.refresh.name.encode()
 
     @mounting.router.post(
         "/refresh",
         response_model=TokenPair,
-        responses=documented(InvalidToken, ExpiredToken, RevokedToken, RefreshTokenReused),
+        responses=documented(
+            NotAuthenticated,
+            InvalidToken,
+            ExpiredToken,
+            RevokedToken,
+            RefreshTokenReused,
+            ConflictingCredentials,
+            CsrfRefused,
+            SessionBoundElsewhere,
+            ClaimsUnavailable,
+        ),
     )
-    async def refresh(request: Request, body: Annotated[RefreshBody, JsonBody()]) -> TokenPair:
-        """Get the next pair for a refresh token. The token given is used up."""
-        pair = await tokens.refresh(body.refresh_token, client=client_of(request))
-        return TokenPair(**tokens.body(pair.access_token, pair.refresh_token))
+    async def refresh(
+        request: Request, body: Annotated[RefreshBody | None, JsonBody()] = None
+    ) -> Response:
+        """Get the next pair for a refresh token. The token given is used up.
+
+        The token comes in the body, or in its cookie; then with the CSRF token of its session.
+        """
+        held = read_cookie(request.scope["headers"], name)
+        if len(held) > 1:
+            raise InvalidToken(note="cookie given twice")
+        cookie = held[0].decode("latin-1") if held else None
+        presented = body.refresh_token if body else None
+        if presented is not None:
+            if cookie is not None and not same(cookie, presented):
+                raise ConflictingCredentials(note="refresh tokens of body and cookie differ")
+            return _answer(tokens, await tokens.refresh(presented, client=client_of(request)))
+        if cookie is None:
+            raise NotAuthenticated("bring a refresh token")
+        try:
+            return await _by_cookie(tokens, csrf, request, cookie)
+        except WatchwordError as error:
+            if error.status != 401:
+                raise
+            refused = problem(error)
+            cookies.refresh.clear(refused)
+            cookies.access.clear(refused)
+            return refused
+
+
+async def _by_cookie(tokens: Tokens, csrf: Csrf, request: Request, cookie: str) -> Response:
+    """Browsers send cookies unasked: nothing is rotated or ended before it is clear who asks."""
+    if csrf.is_cross_site(request.scope["headers"]):
+        raise CsrfRefused(note="refresh from another site")
+    session = await tokens.session_named(cookie)
+    transport = _transport_of(tokens, session)
+    if not transport.has_refresh_cookie:
+        raise InvalidToken(note="a refresh token that belongs in no cookie")
+    given = request.headers.getlist("x-csrf-token")
+    if not csrf.is_exempt(path_of(request.scope)) and not (
+        len(given) == 1 and csrf.fits(session.id, given[0])
+    ):
+        raise CsrfRefused(note="no CSRF token of the refresh token's session")
+    pair = await tokens.refresh(cookie, client=client_of(request), session=session)
+    return _answer(tokens, pair)
+
+
+def _answer(tokens: Tokens, pair: Pair) -> Response:
+    """The next pair, carried as the session's transport says."""
+    response = Response()
+    content = JSONResponse(_transport_of(tokens, pair.session).hand_over(pair, response))
+    content.raw_headers.extend(each for each in response.raw_headers if each[0] == b"set-cookie")
+    content.headers["Cache-Control"] = "no-store"
+    return content
+
+
+def _transport_of(tokens: Tokens, session: Session) -> TokenTransport:
+    for each in tokens.transports:
+        if each.name == session.transport:
+            return each
+    raise RevokedToken(note=f"transport {session.transport} is off")

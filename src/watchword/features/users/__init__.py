@@ -5,6 +5,7 @@ from typing import Annotated, Any, TypeVar, Unpack
 
 from fastapi import Depends
 
+from watchword.features.users.endings import ENDS
 from watchword.features.users.events import (
     AddressProven,
     RegistrationRepeated,
@@ -82,6 +83,7 @@ def users(kind: type[U] = User, **options: Unpack[UserOptions]) -> Feature[Users
         service=service,
         settings=UserSettings,
         given=dict(options),
+        ends=ENDS,
         records=(kind,),
         routes=routes,
         jobs=lambda service: (

@@ -59,8 +59,7 @@ def routes(users: Users[Any], mounting: Mounting) -> None:
         await users.delete(_user(identity).id)
         response = Response(status_code=204)
         if identity.carriage == "cookie":
-            cookies.session.clear(response)
-            cookies.csrf.clear(response)
+            cookies.clear(response)
         return response
 
 

@@ -3,6 +3,7 @@
 from typing import Any, Unpack
 
 from watchword.features.users import RegistrationRepeated, UserDeleted, UserRegistered, Users
+from watchword.features.verification.endings import ENDS
 from watchword.features.verification.records import EmailVerification
 from watchword.features.verification.routes import routes
 from watchword.features.verification.service import AlreadyRegistered, Verification
@@ -47,6 +48,7 @@ def verification(**options: Unpack[VerificationOptions]) -> Feature[Verification
         service=service,
         settings=VerificationSettings,
         given=dict(options),
+        ends=ENDS,
         records=(EmailVerification,),
         offers=lambda service: {
             Registrations: service,

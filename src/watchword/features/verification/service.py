@@ -34,7 +34,7 @@ ALREADY = "already_registered"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
-    """Proof of addresses, in one realm. Also the `verify_email` mail and a sign-in guard."""
+    """Proof of addresses, in one realm. Also the `verify_email` mail and a sign-in step."""
 
     store: Store
     settings: VerificationSettings

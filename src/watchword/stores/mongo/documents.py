@@ -10,7 +10,7 @@
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar
 
@@ -186,17 +186,6 @@ def conflicts(schema: Schema) -> dict[str, str]:
     for key in schema.unique:
         named["uq_" + ",".join(key[1:])] = key[-1]
     return named
-
-
-def final(records: Iterable[type]) -> list[Schema]:
-    """The schemas, one a name: a record that extends another stands for both."""
-    chosen: dict[str, Schema] = {}
-    for kind in records:
-        schema = schema_of(kind)
-        known = chosen.get(schema.name)
-        if known is None or len(schema.columns) > len(known.columns):
-            chosen[schema.name] = schema
-    return list(chosen.values())
 
 
 def _text(value: Any) -> str:

@@ -16,13 +16,12 @@ from pymongo.asynchronous.database import AsyncDatabase
 
 from watchword.kernel.errors import ConfigurationError
 from watchword.storage.errors import SchemaBehind, SchemaNewer
-from watchword.storage.record import Schema
+from watchword.storage.record import Schema, final
 from watchword.stores.mongo.documents import (
     PREFIX,
     Index,
     decode,
     default_of,
-    final,
     indexes_of,
     key_text,
     unique_field,

@@ -10,7 +10,7 @@ from pymongo.errors import DuplicateKeyError
 
 from watchword.kernel.errors import StoreUnavailable
 from watchword.storage.record import Schema, schema_of
-from watchword.storage.store import Comparison, Conditions, Plus, may_order
+from watchword.storage.store import Comparison, Conditions, Plus
 from watchword.stores.mongo.documents import (
     PREFIX,
     WRITTEN,
@@ -83,8 +83,6 @@ class MongoVerbs:
         """Up to `limit` records in this order, past `after`."""
         schema = schema_of(kind)
         for name in order:
-            if not may_order(schema, name, conditions):
-                raise TypeError(f"{schema.name}.{name} may hold nothing and so orders no list")
             if schema.columns[name].kind == "bytes":
                 raise TypeError(f"{schema.name}.{name} holds bytes and so orders no list")
         if limit < 1:

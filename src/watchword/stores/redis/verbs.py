@@ -10,8 +10,7 @@ from typing import Any, Final, TypeVar
 
 from watchword.kernel.errors import StoreUnavailable
 from watchword.storage.errors import Conflict
-from watchword.storage.record import schema_of
-from watchword.storage.store import Conditions, Plus, may_order
+from watchword.storage.store import Conditions, Plus
 from watchword.stores.redis import hints
 from watchword.stores.redis.hints import Pending, Write
 from watchword.stores.redis.layout import STAMP, Hint, Layout, Slot, layout_of
@@ -85,10 +84,6 @@ class RedisVerbs:
         limit: int,
     ) -> list[R]:
         """Up to `limit` records in this order, past `after`."""
-        schema = schema_of(kind)
-        for name in order:
-            if not may_order(schema, name, conditions):
-                raise TypeError(f"{schema.name}.{name} may hold nothing and so orders no list")
 
         def place(record: Any) -> Any:
             return tuple(getattr(record, name) for name in order)

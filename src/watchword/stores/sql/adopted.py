@@ -32,7 +32,7 @@ from sqlalchemy import (
 from sqlalchemy.schema import CreateIndex, CreateTable, DropTable
 
 from watchword.kernel.errors import ConfigurationError
-from watchword.storage.record import Adoption, ColumnKind, Schema, schema_of
+from watchword.storage.record import Adoption, ColumnKind, Schema, final, schema_of
 from watchword.storage.record import Column as Field
 from watchword.stores.sql.forms import Form
 from watchword.stores.sql.hosts import Host, HostColumn, host_of
@@ -41,7 +41,6 @@ from watchword.stores.sql.tables import (
     adopted_table,
     compared,
     conflicts,
-    final,
     stored_name,
     table_of,
 )

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Final, cast
 
 from alembic.autogenerate import compare_metadata
@@ -11,6 +12,7 @@ from sqlalchemy import (
     BigInteger,
     Column,
     Connection,
+    Dialect,
     MetaData,
     Table,
     Text,
@@ -38,11 +40,20 @@ class Difference:
     """What a database lacks."""
 
     is_empty: bool
+    dialect: Dialect
     statements: list[Any] = field(default_factory=list[Any])
-    texts: list[str] = field(default_factory=list[str])
     adopted: list[Adopted] = field(default_factory=list[Adopted])
     late: list[Any] = field(default_factory=list[Any])  # once adopted rows are filled
-    late_texts: list[str] = field(default_factory=list[str])
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The statements, as they are told."""
+        return tuple(_text(self.dialect, statement) for statement in self.statements)
+
+    @property
+    def late_texts(self) -> tuple[str, ...]:
+        """Those that come last."""
+        return tuple(_text(self.dialect, statement) for statement in self.late)
 
     def plan(self, surveys: Sequence[Survey]) -> tuple[str, ...]:
         """Every step, with what was found in each adopted table."""
@@ -56,7 +67,8 @@ class Difference:
         return (*self.texts, *filled, *self.late_texts)
 
 
-def metadata_of(records: Sequence[type], backend: Backend) -> MetaData:
+@lru_cache(maxsize=4)  # a start asks several times, and hundreds of Apps of one process the same
+def metadata_of(records: tuple[type, ...], backend: Backend) -> MetaData:
     """All our tables, with the one that keeps the schema's version."""
     metadata = MetaData()
     ours = [kind for kind in records if schema_of(kind).adoption is None]
@@ -84,8 +96,7 @@ def check(connection: Connection, records: Sequence[type]) -> bool:
     difference = compare(connection, records)
     if difference.is_empty:
         return False
-    if difference.texts or difference.late_texts:
-        raise SchemaBehind((*difference.texts, *difference.late_texts))
+    _refuse(difference)
     return True
 
 
@@ -96,8 +107,12 @@ def create(connection: Connection, records: Sequence[type]) -> None:
         SchemaBehind, SchemaNewer: another worker was first, with another schema.
     """
     lock(connection)
-    if not check(connection, records):
-        apply(connection, records)
+    difference = compare(connection, records)
+    if difference.is_empty:
+        for statement in difference.statements:
+            connection.execute(statement)
+    else:
+        _refuse(difference)
 
 
 def apply(connection: Connection, records: Sequence[type]) -> tuple[str, ...]:
@@ -106,7 +121,7 @@ def apply(connection: Connection, records: Sequence[type]) -> tuple[str, ...]:
     difference = compare(connection, records)
     for statement in difference.statements:
         connection.execute(statement)
-    return tuple(difference.texts)
+    return difference.texts
 
 
 def lock(connection: Connection) -> None:
@@ -125,9 +140,11 @@ def compare(connection: Connection, records: Sequence[type]) -> Difference:
         SchemaNewer: its major version is above ours.
     """
     backend: Backend = "sqlite" if connection.dialect.name == "sqlite" else "postgresql"
-    metadata = metadata_of(records, backend)
+    metadata = metadata_of(tuple(records), backend)
     present = {name for name in inspect(connection).get_table_names() if name in metadata.tables}
-    difference = Difference(is_empty=not present, adopted=look(connection, records))
+    difference = Difference(
+        is_empty=not present, dialect=connection.dialect, adopted=look(connection, records)
+    )
     if difference.adopted:
         difference.is_empty = False  # somebody else's table is changed on request only
     version = metadata.tables[PREFIX + "schema"]
@@ -146,9 +163,12 @@ def compare(connection: Connection, records: Sequence[type]) -> Difference:
     for each in difference.adopted:
         difference.statements.extend(each.columns)
         difference.late.extend(each.indexes)
-    difference.texts = [_text(connection, statement) for statement in difference.statements]
-    difference.late_texts = [_text(connection, statement) for statement in difference.late]
     return difference
+
+
+def _refuse(difference: Difference) -> None:
+    if difference.statements or difference.late:
+        raise SchemaBehind((*difference.texts, *difference.late_texts))
 
 
 def faults(difference: Difference, surveys: Sequence[Survey]) -> tuple[str, ...]:
@@ -226,6 +246,6 @@ def _added(table: str, column: Column[Any]) -> AddColumn:
     return AddColumn(table, column)
 
 
-def _text(connection: Connection, statement: Any) -> str:
-    compiled = statement.compile(dialect=connection.dialect, compile_kwargs={"literal_binds": True})
+def _text(dialect: Dialect, statement: Any) -> str:
+    compiled = statement.compile(dialect=dialect, compile_kwargs={"literal_binds": True})
     return " ".join(str(compiled).split())

@@ -25,7 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 
 from watchword.storage.record import Schema
-from watchword.storage.store import Comparison, Conditions, Plus, may_order
+from watchword.storage.store import Comparison, Conditions, Plus
 from watchword.stores.sql.tables import Stored, compared, encode
 
 
@@ -45,9 +45,6 @@ def find(
     limit: int,
 ) -> Any:
     """Ask for a part of a list that starts past `after`."""
-    for name in order:
-        if not may_order(schema, name, conditions):
-            raise TypeError(f"{schema.name}.{name} may hold nothing and so orders no list")
     columns = [compared(table.c[name]) for name in order]
     statement: Any = get(table, schema, conditions).limit(limit)
     if after is not None:

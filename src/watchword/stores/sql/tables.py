@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any, Final, Literal, cast
@@ -30,7 +30,7 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from watchword.kernel.errors import ConfigurationError
 from watchword.storage.feed import Change
-from watchword.storage.record import Adoption, ColumnKind, Schema, schema_of, to_json
+from watchword.storage.record import Adoption, ColumnKind, Schema, final, schema_of, to_json
 from watchword.storage.record import Column as Field
 from watchword.stores.sql.forms import TYPES, Form, formed, unformed
 
@@ -278,17 +278,6 @@ def compared(column: Any, value: Any = None) -> Any:
     if isinstance(column.type, Stored) and column.type.form == "iso":
         return func.strftime(literal_column("'%Y-%m-%d %H:%M:%f'"), seen)
     return seen
-
-
-def final(records: Iterable[type]) -> list[Schema]:
-    """The schemas, one a name: a record that extends another stands for both."""
-    chosen: dict[str, Schema] = {}
-    for kind in records:
-        schema = schema_of(kind)
-        known = chosen.get(schema.name)
-        if known is None or len(schema.columns) > len(known.columns):
-            chosen[schema.name] = schema
-    return list(chosen.values())
 
 
 def conflicts(schema: Schema, table: Table | None = None) -> dict[str, str]:
