@@ -3,6 +3,7 @@
 import re
 import secrets
 from dataclasses import dataclass, field
+from datetime import timedelta
 from urllib.parse import urlsplit
 
 from watchword.crypto.signing import Signer
@@ -16,6 +17,10 @@ _MOST_SEGMENTS = 32  # of a path that a pattern is held against
 _FORM = re.compile(
     r"(?P<nonce>[\w-]{22})\.(?P<made>[1-9][0-9]{0,11})\.(?P<mac>[\w-]{43})", re.ASCII
 )
+
+
+COOKIE_LIVES = timedelta(days=30)
+"""As long as a session may: it is the token in it that grows old."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,15 +42,22 @@ class Csrf:
         made = str(int(self.clock.now().timestamp()))
         return f"{nonce}.{made}.{self.signer.mac(self._message(session_id, nonce, made))}"
 
-    def fits(self, session_id: str, token: str) -> bool:
-        """Was this token made for this session, and not too long ago?"""
+    def fits(self, session_id: str, token: str, *, ttl: timedelta | None = None) -> bool:
+        """Was this token made for this session, and not too long ago?
+
+        Args:
+            session_id: whose it must be.
+            token: as it came.
+            ttl: longer than the setting's, where the token is all that a browser has in hand when
+                it comes back after a week: with a refresh token's cookie.
+        """
         found = _FORM.fullmatch(token) if len(token) <= _LONGEST else None
         if found is None:
             return False
         message = self._message(session_id, found["nonce"], found["made"])
-        return self.signer.mac_ok(message, found["mac"]) and self._age(found["made"]) < (
-            self.settings.ttl.total_seconds()
-        )
+        longest = max(self.settings.ttl, ttl or self.settings.ttl)
+        is_young = self._age(found["made"]) < longest.total_seconds()
+        return self.signer.mac_ok(message, found["mac"]) and is_young
 
     def _age(self, made: str) -> float:
         return abs(self.clock.now().timestamp() - int(made))

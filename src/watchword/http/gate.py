@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from watchword.http.cache import IdentityCache
 from watchword.http.client import Clients
 from watchword.http.cookies import MAX_COOKIES, Cookie, Cookies, Jar, jar_of, joined
-from watchword.http.csrf import Csrf
+from watchword.http.csrf import COOKIE_LIVES, Csrf
 from watchword.http.problems import problem
 from watchword.kernel.clock import Clock
 from watchword.kernel.errors import (
@@ -437,8 +437,8 @@ class Gate:
             if message["type"] == "http.response.start":
                 given: list[tuple[Cookie, str, timedelta]] = []
                 if session is not None:
-                    csrf, ttl = self._settings.cookies.csrf, self._csrf.settings.ttl
-                    given.append((csrf, self._csrf.token_for(session), ttl))
+                    csrf = self._settings.cookies.csrf
+                    given.append((csrf, self._csrf.token_for(session), COOKIE_LIVES))
                 _add_cookies(message, given, dead)
             await send(message)
 

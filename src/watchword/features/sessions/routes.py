@@ -286,13 +286,16 @@ class _RefreshCookie:
             raise InvalidToken(note="refresh cookie given twice, or oversize")
         if self._csrf.is_cross_site(headers):
             raise CsrfRefused(note="cross-site")
-        session_id = await self._tokens[0].session_of(values[0].decode("latin-1"))
+        presented = values[0].decode("latin-1")
+        # Named first and judged last: whoever cannot show where it comes from ends nothing.
+        session: Session = await self._tokens[0].session_named(presented)
+        lives = session.expires_at - session.started_at
         token = request.headers.getlist("x-csrf-token")
         if not self._csrf.is_exempt(path_of(request.scope)) and not (
-            len(token) == 1 and self._csrf.fits(session_id, token[0])
+            len(token) == 1 and self._csrf.fits(session.id, token[0], ttl=lives)
         ):
             raise CsrfRefused(note="token of no or another session")
-        return [session_id]
+        return [await self._tokens[0].session_of(presented)]
 
 
 def _is_forged(found: object) -> bool:

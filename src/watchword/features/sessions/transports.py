@@ -74,6 +74,9 @@ class CookieTransport:
 
         async def deliver(session: Session, _: User, response: Response) -> Mapping[str, Any]:
             self.give(response, cookie, session_id=session.id, lives=absolute)
+            # Whoever had tokens in cookies here before would share the browser with this session.
+            self.cookies.refresh.clear(response)
+            self.cookies.access.clear(response)
             return {}
 
         return Prepared(

@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse
 
 from watchword.features.sessions import Session
 from watchword.features.tokens.service import Pair, Tokens
-from watchword.features.tokens.transports import TokenTransport, lasting
+from watchword.features.tokens.transports import TokenTransport
 from watchword.features.users import Body
 from watchword.http.client import client_of
 from watchword.http.cookies import read_cookie
@@ -49,7 +49,7 @@ class TokenPair(BaseModel):
 
 def routes(tokens: Tokens, mounting: Mounting) -> None:
     """Mount the routes of tokens."""
-    cookies, csrf = mounting.wiring.cookies, lasting(mounting.wiring.csrf, tokens)
+    cookies, csrf = mounting.wiring.cookies, mounting.wiring.csrf
     name = cookies.refresh.name.encode()
 
     @mounting.router.post(
@@ -106,7 +106,7 @@ async def _by_cookie(tokens: Tokens, csrf: Csrf, request: Request, cookie: str) 
         raise InvalidToken(note="a refresh token that belongs in no cookie")
     given = request.headers.getlist("x-csrf-token")
     if not csrf.is_exempt(path_of(request.scope)) and not (
-        len(given) == 1 and csrf.fits(session.id, given[0])
+        len(given) == 1 and csrf.fits(session.id, given[0], ttl=tokens.settings.family_max_age)
     ):
         raise CsrfRefused(note="no CSRF token of the refresh token's session")
     pair = await tokens.refresh(cookie, client=client_of(request), session=session)

@@ -1,7 +1,7 @@
 """How tokens are handed over: in the answer, in cookies, or one of each."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
@@ -86,9 +86,3 @@ def transports_of(tokens: Tokens, *, cookies: Cookies, csrf: Csrf) -> list[Token
     """Those that the settings allow: `cookie_pair` only where it is asked for (I-03)."""
     names = (BEARER, HYBRID, PAIR) if tokens.is_pair_on else (BEARER, HYBRID)
     return [TokenTransport(name=name, tokens=tokens, cookies=cookies, csrf=csrf) for name in names]
-
-
-def lasting(csrf: Csrf, tokens: Tokens) -> Csrf:
-    """The same tokens, taken for as long as the refresh tokens that they go with."""
-    longest = max(csrf.settings.ttl, tokens.settings.family_max_age)
-    return replace(csrf, settings=csrf.settings.model_copy(update={"ttl": longest}))
