@@ -124,7 +124,7 @@ def test_the_script_itself_makes_an_administrator_and_lists_it(folder: Folder) -
     assert "Traceback" not in refused.stderr
 
 
-@pytest.mark.capability("S1-29")
+@pytest.mark.capability("S1-29", "S0-38")
 def test_a_generated_secret_is_good_for_production(folder: Folder) -> None:
     one, other = (folder.run("secret", "generate").stdout.strip() for _ in range(2))
     assert one != other

@@ -314,7 +314,8 @@ KNOWN = [
     public(RSA),
     json.dumps(jwk(RSA.public_key(), "RS256")),
     "".join(public(P256).splitlines()[1:-1]),
-    generate_secret().reveal()[:-1],
+    # One of ours that lost its last letter; the same in every process, so that ids are.
+    "wws_58faaSdB76rILFnTSW2Nh8ScPp5Vn1kNpRquHPs4kUIlIAf",
 ]
 
 
@@ -330,7 +331,7 @@ def test_a_shared_secret_that_others_know_or_guess_stops_the_start(setting: str,
     assert len(text) < 8 or text not in said
 
 
-@pytest.mark.capability("DEF-11", "S1-04", "S0-21", "S0-36")
+@pytest.mark.capability("DEF-11", "S1-04", "S0-21", "S0-36", "S0-37")
 @pytest.mark.parametrize("text", [None, *(each for each in KNOWN if "\n" not in each)])
 def test_a_root_secret_that_is_missing_or_known_stops_the_start(text: str | None) -> None:
     with pytest.raises(ConfigurationError, match="watchword secret generate") as error:

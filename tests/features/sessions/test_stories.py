@@ -94,7 +94,7 @@ async def test_a_plain_cookie_name_is_nothing_in_production() -> None:
             problem(await other.get("/auth/me"), 401, "not_authenticated")
 
 
-@pytest.mark.capability("S2-05", "S1-13")
+@pytest.mark.capability("S2-05", "S1-13", "S0-75")
 async def test_logging_out_by_bearer_ends_access_and_refresh(database_url: str) -> None:
     async with telling(database_url) as story:
         await story.register()

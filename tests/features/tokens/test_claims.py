@@ -50,7 +50,7 @@ async def only_session(story: Story) -> Session:
     return page.items[-1]
 
 
-@pytest.mark.capability("S1-03", "S1-18", "S2-17")
+@pytest.mark.capability("S1-03", "S1-18", "S2-17", "S0-41")
 @pytest.mark.parametrize("algorithm", ["ES256", "EdDSA", "HS256", "RS256"])
 async def test_every_algorithm_goes_the_whole_way(algorithm: Any) -> None:
     features = [keys(algorithm=algorithm), *(f for f in standard() if f.name != "keys")]

@@ -51,7 +51,7 @@ async def again(client: httpx.AsyncClient, headers: Mapping[str, str] | None = N
     return await client.post("/auth/refresh", headers=chosen)
 
 
-@pytest.mark.capability("S1-12", "S4-06", "S4-34", "S0-48")
+@pytest.mark.capability("S1-12", "S1-36", "S4-06", "S4-34", "S0-48")
 @pytest.mark.invariant("I-03")
 @pytest.mark.parametrize("transport", ["hybrid", "cookie_pair"])
 async def test_cookies_in_production_carry_what_the_transport_says(transport: str) -> None:
