@@ -252,7 +252,8 @@ class App:
         if secret is None:
             faults.append(
                 "secret (WATCHWORD_SECRET) is not set: run `watchword secret generate` and put "
-                "what it prints there, or in a file that WATCHWORD_SECRET_FILE names"
+                "what it prints there, or in a file that WATCHWORD_SECRET_FILE names; at your desk "
+                "WATCHWORD_ENVIRONMENT=development makes one by itself"
             )
             return None
         checked = (

@@ -199,12 +199,13 @@ async def test_a_network_may_be_moved_in_and_a_fingerprint_may_be_held_to() -> N
         near = at(story, "203.0.113.200", User_Agent="Firefox", Accept_Language="de")
         for client in (home, near, home):
             assert (await client.get("/me", headers=auth)).json() == ADA
-        for address, agent, language in (
-            ("203.0.114.9", "Firefox", "de"),
-            ("203.0.113.9", "curl", "de"),
-            ("203.0.113.9", "Firefox", "en"),
-            ("203.0.113.9", "", ""),
+        elsewhere, another = (403, "session_bound_elsewhere"), (401, "browser_changed")
+        for address, agent, language, refused in (
+            ("203.0.114.9", "Firefox", "de", elsewhere),
+            ("203.0.114.9", "curl", "de", elsewhere),
+            ("203.0.113.9", "curl", "de", another),
+            ("203.0.113.9", "Firefox", "en", another),
+            ("203.0.113.9", "", "", another),
         ):
             client = at(story, address, User_Agent=agent, Accept_Language=language)
-            answer = await client.get("/me", headers=auth)
-            problem(answer, 403, "session_bound_elsewhere")
+            problem(await client.get("/me", headers=auth), *refused)

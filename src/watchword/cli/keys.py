@@ -61,7 +61,7 @@ def rotate(
         bool,
         typer.Option(
             "--compromised",
-            help="The key is known to others: revoke it, and let a fresh one sign at once.",
+            help="A key is known to others: revoke all, and let a fresh one sign at once.",
         ),
     ] = False,
     data: Data = DATA,

@@ -150,7 +150,8 @@ def end(
 
     `--since` is for after a failover to a copy of the database that lagged: what was ended in the
     meantime may live again there. It and `--all` end everything that a user has begun, API keys
-    and open links included, and look at every user: they say how far they are.
+    and open links included, and look at every user: they say how far they are. `--all` does so
+    for users without a session, too.
     """
     if sum((session_id is not None, user is not None, since is not None, everything)) != 1:
         raise Usage("name one of: ID, --user USER, --since TIME, --all")
@@ -193,9 +194,8 @@ def _end_since(chosen: Chosen, start: datetime | None) -> None:
     async def run() -> tuple[int, int]:
         looked = ended = 0
         async with records(chosen) as auth:
-            instant = start or auth.clock.now()
             with Console(stderr=True).status("Looking at users") as status:
-                async for looked, ended in auth.sessions.end_since(instant, why=WHY):
+                async for looked, ended in auth.sessions.end_since(start, why=WHY):
                     status.update(f"{looked:,} users looked at, {ended:,} signed out")
         return looked, ended
 
@@ -220,14 +220,14 @@ def _instant(text: str) -> datetime:
         pass
     try:
         instant = datetime.fromisoformat(text.strip())
-    except ValueError:
+        if instant.tzinfo is not None:
+            return instant.astimezone(UTC)
+    except (ValueError, OverflowError):
         raise Usage(
             f"--since {printable(text)}: write 2026-03-01T08:30:00Z, or 90m, 8h, 7d for that "
             "long ago"
         ) from None
-    if instant.tzinfo is None:
-        raise Usage(f"--since {printable(text)}: say in which zone: add Z for UTC, or +02:00")
-    return instant.astimezone(UTC)
+    raise Usage(f"--since {printable(text)}: say in which zone: add Z for UTC, or +02:00")
 
 
 def _chosen(**where: Any) -> Chosen:

@@ -217,7 +217,8 @@ def _imported(jwk: dict[str, Any]) -> ECKey | RSAKey | OKPKey:
         "RSA": RSAKey,
         "OKP": OKPKey,
     }
-    kind = kinds.get(jwk.get("kty"))
+    named = jwk.get("kty")
+    kind = kinds.get(named) if isinstance(named, str) else None
     if kind is None:
         raise ValueError("is a JWK of another kind: EC, RSA and OKP sign; a secret goes to secret")
     # What else a JWK says (its `kid`) is not what decides here.
@@ -332,7 +333,7 @@ def _hmac_fault(data: bytes) -> str | None:
     written = data.isascii() and data.lstrip().startswith((b"{", b"ssh-", b"ecdsa-", b"sk-"))
     if b"-----BEGIN" in data or written:
         return "it looks like a key that others may have"
-    for form in (data, _from_base64(data)):
+    for form in (data, _from_base64(data), _from_hex(data)):
         with suppress(ValueError, UnsupportedAlgorithm):
             load_der_public_key(form)
             return "it is a public key"
@@ -343,7 +344,19 @@ def _hmac_fault(data: bytes) -> str | None:
 
 
 def _from_base64(data: bytes) -> bytes:
+    """Of either alphabet, with its padding or without."""
+    plain = data.translate(_STANDARD, b"=")
     try:
-        return b64decode(data)
+        return b64decode(plain + b"=" * (-len(plain) % 4))
+    except ValueError:
+        return b""
+
+
+_STANDARD: Final = bytes.maketrans(b"-_", b"+/")
+
+
+def _from_hex(data: bytes) -> bytes:
+    try:
+        return bytes.fromhex(data.decode("ascii"))
     except ValueError:
         return b""

@@ -229,7 +229,8 @@ async def form_of(request: Request) -> dict[str, str]:
 
 
 def _printable(text: str) -> str:
-    if any(ord(letter) < 32 or ord(letter) == 127 for letter in text):
+    # U+009B is to a terminal what Escape and [ are.
+    if any(ord(letter) < 32 or 127 <= ord(letter) < 160 for letter in text):
         raise FieldError("control_character", "has a control character")
     return text
 

@@ -10,7 +10,7 @@ from starlette.types import Scope
 
 from watchword.crypto.signing import Signer
 from watchword.http.cookies import Cookie, read_cookie
-from watchword.kernel.errors import ConfigurationError
+from watchword.kernel.errors import BrowserChanged, ConfigurationError, SessionBoundElsewhere
 from watchword.kernel.principal import Binding, Client
 from watchword.kernel.secrets import Digest, Secret, digest_of, new_secret
 from watchword.kernel.settings import BindingSettings
@@ -91,6 +91,19 @@ class Clients:
             address = self.hashed(self._bound(client.address))
         fingerprint = None if self.settings.fingerprint == "off" else client.fingerprint
         return Binding(address=address, fingerprint=fingerprint)
+
+    def refusal(self, wanted: Binding, client: Client) -> SessionBoundElsewhere | None:
+        """Why a request of this client is not the session's; None if it is.
+
+        A hash that was made under an old secret counts for as long as that one is configured.
+        """
+        if wanted.address is not None and not self.signer.mac_ok(
+            self._bound(client.address).encode(), wanted.address
+        ):
+            return SessionBoundElsewhere(note="address")
+        if wanted.fingerprint not in (None, client.fingerprint):
+            return BrowserChanged(note="fingerprint")
+        return None
 
     def _bound(self, address: str | None) -> str:
         known = None if address is None else _address(address)

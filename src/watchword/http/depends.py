@@ -21,6 +21,7 @@ from watchword.kernel.errors import (
     NotAuthenticated,
     NotFresh,
     NotInstalled,
+    SessionBoundElsewhere,
     WatchwordError,
 )
 from watchword.kernel.principal import Credential, Identity, Principal
@@ -205,7 +206,8 @@ class OptionalUserGuard(IdentityGuard):
         except WatchwordError as error:
             raise Refused(error) from None
         if isinstance(found, Refusal):
-            if found.carriage == "cookie" and found.error.status == 401:
+            is_elsewhere = isinstance(found.error, SessionBoundElsewhere)  # it lives
+            if found.carriage == "cookie" and found.error.status == 401 and not is_elsewhere:
                 return None
             raise Refused(found.error)
         if found is None:
@@ -262,6 +264,7 @@ class Requirement(IdentityGuard):
         self._claims = claims
         self._accepts = accepts
         self.reads_row = role is not None or verified or fresh is not None
+        self.admits = accepts != _SESSIONS
 
     def refusal(self, identity: Identity, scope: Scope) -> WatchwordError | None:
         """The first requirement that is not met."""
@@ -288,7 +291,7 @@ class Requirement(IdentityGuard):
             identity.claims is not None and self._claims(identity.claims)
         ):
             return Forbidden(note="its claims do not fit")
-        if self._accepts != _SESSIONS:
+        if self.admits:
             scope[ADMITTED] = self._accepts
         return None
 

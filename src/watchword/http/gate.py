@@ -23,7 +23,6 @@ from watchword.kernel.errors import (
     ConflictingCredentials,
     CsrfRefused,
     InvalidToken,
-    SessionBoundElsewhere,
     WatchwordError,
 )
 from watchword.kernel.ports import Authenticator
@@ -296,9 +295,9 @@ class Gate:
         text = presented.value.decode("ascii")
         try:
             authenticator = self._authenticator(text, is_token=presented.is_token)
-            # The mode is for bearer tokens: what has a prefix is a key, and no token.
-            is_token = presented.is_token and not authenticator.prefix
-            check = self._settings.check if is_token else "cached"
+            check = self._settings.check if presented.is_token else "cached"
+            if check == "stateless" and authenticator.prefix:
+                check = "cached"  # keys and services' tokens say nothing by themselves
             if check == "cached":
                 identity = self._cache.hit(presented.key)
                 if identity is not None:
@@ -388,13 +387,8 @@ class Gate:
         wanted = identity.binding
         if wanted is None:
             return identity
-        shown = self._clients.binding_of(self.client_of(scope))
-        if wanted.address in (None, shown.address) and wanted.fingerprint in (
-            None,
-            shown.fingerprint,
-        ):
-            return identity
-        return Refusal(SessionBoundElsewhere(note="binding"), identity.carriage, identity)
+        refused = self._clients.refusal(wanted, self.client_of(scope))
+        return identity if refused is None else Refusal(refused, identity.carriage, identity)
 
     def _with_cookie(self, scope: Scope, identity: Identity) -> Identity | Refusal | FormPending:
         """Browsers send cookies unasked: what changes state must prove where it comes from."""
@@ -542,7 +536,8 @@ def _add_cookies(
     headers: list[tuple[bytes, bytes]] = list(message.get("headers", ()))
     named = {name.lower() for name, _ in headers}
     kept_by = b",".join(value for name, value in headers if name.lower() == b"cache-control")
-    if _may_be_shared(message["status"], kept_by.lower(), named):
+    said = frozenset(each.strip() for each in kept_by.lower().split(b",")) - {b""}
+    if _may_be_shared(message["status"], said, named):
         return
     set_already = {
         value.partition(b"=")[0] for name, value in headers if name.lower() == b"set-cookie"
@@ -555,21 +550,28 @@ def _add_cookies(
         if cookie.name.encode() not in set_already:
             cookie.clear(made)
     added = [pair for pair in made.raw_headers if pair[0] == b"set-cookie"]
-    if added and not kept_by:
+    if added and not said & _KEPT_APART:
         added.append((b"cache-control", b"private"))  # it is one browser's from now on
     message["headers"] = headers + added
 
 
-def _may_be_shared(status: int, cache_control: bytes, named: set[bytes]) -> bool:
-    """May a cache in between keep this answer, or is it part of one that it kept?
+_KEPT_APART = frozenset({b"private", b"no-store"})  # alone: `private="x-user"` is of one field
+
+
+def _may_be_shared(status: int, said: frozenset[bytes], named: set[bytes]) -> bool:
+    """Is a cache in between to keep this answer, or is it part of one that it kept?
 
     Source: RFC 9111 §3 and §4.2.2: what says nothing may be kept by a guess of its age. One
     browser's cookie in it would be everybody's; one that is taken back would sign out all.
+    §5.2.2.4: `no-cache` may be kept too, and is given out again once our server said 304; nobody
+    means it to be shared, so it may become private.
     """
     if status == 304:
         return True
-    if any(word in cache_control for word in (b"private", b"no-store", b"no-cache")):
+    if said & _KEPT_APART:
         return False
-    if cache_control:
+    if b"no-cache" in said and not any(word.startswith((b"public", b"s-maxage")) for word in said):
+        return False
+    if said:
         return True
     return bool(named & {b"expires", b"last-modified", b"etag"})

@@ -11,6 +11,7 @@ This rests on private names of FastAPI. Where they are not what we know, nothing
 
 import copy
 import inspect
+import itertools
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
@@ -79,6 +80,8 @@ def _lift(place: Any, app: FastAPI) -> bool:
     ]
     if not guards or inspect.isgeneratorfunction(call) or inspect.isasyncgenfunction(call):
         return False
+    if _admits_late(dependant.dependencies):
+        return False
     if not _is_untouched(place.app, _built(place, dependant)):
         return False
     handed = [(name, guard) for name, guard in guards if name is not None]
@@ -90,6 +93,15 @@ def _lift(place: Any, app: FastAPI) -> bool:
     )
     place.app = _either(place.app, _built(place, lifted), tuple(guard for _, guard in guards), app)
     return True
+
+
+def _admits_late(dependencies: list[Dependant]) -> bool:
+    """Does a guard admit keys after a dependency that may hold a guard, which refuses them?
+
+    Lifted it would come first, and admit them there too.
+    """
+    waiting = itertools.dropwhile(_is_ours, dependencies)
+    return any(isinstance(each.call, Requirement) and each.call.admits for each in waiting)
 
 
 def _is_ours(dependant: Dependant) -> bool:

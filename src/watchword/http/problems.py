@@ -14,6 +14,7 @@ from starlette.responses import Response
 from watchword.http.headers import seal
 from watchword.kernel.clock import SystemClock
 from watchword.kernel.errors import (
+    BrowserChanged,
     Fault,
     FieldError,
     InvalidInput,
@@ -52,7 +53,7 @@ def headers_of(error: WatchwordError) -> Mapping[str, str]:
     headers = {"Cache-Control": "no-store", **error.headers}
     if error.status == 401:
         challenge = "Bearer"
-        if isinstance(error, InvalidToken):
+        if isinstance(error, InvalidToken | BrowserChanged):
             challenge += f' error="invalid_token", error_description="{error.title}"'
         elif isinstance(error, NotFresh):
             challenge += f' error="{error.code}"'

@@ -141,14 +141,22 @@ class ConflictingCredentials(InvalidToken):
 
 
 class SessionBoundElsewhere(WatchwordError):
-    """The session is bound to an address, or to a browser, that this request does not come from.
+    """The session is bound to an address that this request does not come from.
 
     `POST /auth/reauthenticate` moves the binding.
     """
 
     code = "session_bound_elsewhere"
     status = 403
-    title = "This session belongs to another address or browser: sign in again"
+    title = "This session belongs to another address: sign in again"
+
+
+class BrowserChanged(SessionBoundElsewhere):
+    """The session is bound to a browser that does not look like the one that sends this."""
+
+    code = "browser_changed"
+    status = 401
+    title = "This session belongs to another browser: sign in again"
 
 
 class SessionNotFound(WatchwordError):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from watchword.kernel.errors import WatchwordError
+from watchword.kernel.errors import SessionBoundElsewhere, WatchwordError
 from watchword.kernel.principal import Binding, Client, Identity
 from watchword.kernel.secrets import Secret
 from watchword.kernel.settings import BindingSettings
@@ -64,6 +64,10 @@ class ClientMarks(Protocol):
 
     def binding_of(self, client: Client) -> Binding:
         """What a session that this client begins is bound to."""
+        ...
+
+    def refusal(self, wanted: Binding, client: Client) -> SessionBoundElsewhere | None:
+        """Why a request of this client is not the session's; None if it is."""
         ...
 
     def new_device(self) -> Secret:

@@ -286,6 +286,10 @@ class Store:
         """Do the writes of a transaction commit together? Else the one that decides is last."""
         return self.driver.is_transactional
 
+    def is_apart(self, kind: type) -> bool:
+        """Do its writes stand at once, whatever becomes of the transaction around them?"""
+        return schema_of(kind).name in self.apart
+
     def _verbs_of(self, kind: type) -> Verbs:
         """Those of the transaction that this store stands for, if it is part of one."""
         if self.apart:

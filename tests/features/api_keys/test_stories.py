@@ -397,3 +397,22 @@ async def test_whatever_tokens_are_believed_a_key_is_read(check: Any) -> None:
         path = f"/auth/api-keys/{shown['id']}"
         assert (await story.client.delete(path, headers=headers)).status_code == 204
         problem(await get(story, shown["key"]), 401, "revoked_token")
+
+
+@pytest.mark.capability("S1-01", "S3-23")
+@pytest.mark.invariant("I-02")
+async def test_stateful_reads_keys_at_every_request_too(database_url: str) -> None:
+    """At a neighbour that has just taken it, and has not heard of its end."""
+    asked: Any = {"token_check": "stateful"}
+    async with (
+        telling(database_url, app=reporting(), **asked) as story,
+        neighbour(story, database_url, app=reporting(), **asked) as other,
+    ):
+        await story.register()
+        headers = await signed_in(story)
+        shown = await made(story, headers)
+        assert (await get(other, shown["key"])).status_code == 200
+        path = f"/auth/api-keys/{shown['id']}"
+        assert (await story.client.delete(path, headers=headers)).status_code == 204
+        problem(await get(other, shown["key"]), 401, "revoked_token")
+        assert other.auth.cache.hits == 0

@@ -73,7 +73,7 @@ async def test_the_old_address_takes_it_back_for_three_days(database_url: str) -
 
 
 async def test_after_three_days_it_stays(database_url: str) -> None:
-    async with telling(database_url) as story:
+    async with telling(database_url, background=False) as story:  # nothing is tidied up
         await story.join()
         pair = await story.log_in()
         await wish(story, pair["access_token"])

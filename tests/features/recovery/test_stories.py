@@ -46,7 +46,7 @@ async def test_a_reset_works_once_ends_all_and_signs_nobody_in(database_url: str
 async def test_a_token_is_short_lived_a_digest_at_rest_and_void_after_the_next(
     database_url: str,
 ) -> None:
-    async with telling(database_url) as story:
+    async with telling(database_url, background=False) as story:  # nothing is tidied up
         await story.join()
         first = await asked(story)
         page = await story.auth.store.find(PasswordReset, Paging(order=("user_id",)))

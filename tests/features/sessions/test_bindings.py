@@ -120,10 +120,10 @@ async def test_fingerprints_that_are_demanded_hold_at_refresh_too(sqlite_url: st
         await cookie_session(story, client)
         tokens = await story.log_in(client=client)
         other = {"User-Agent": "two"}
-        problem(await client.get("/auth/me", headers=other), 403, "session_bound_elsewhere")
+        problem(await client.get("/auth/me", headers=other), 401, "browser_changed")
         body = {"refresh_token": tokens["refresh_token"]}
         answer = await client.post("/auth/refresh", json=body, headers=other)
-        problem(answer, 403, "session_bound_elsewhere")
+        problem(answer, 401, "browser_changed")
         assert (await client.post("/auth/refresh", json=body)).status_code == 200
         assert not events
 

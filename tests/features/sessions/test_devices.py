@@ -201,7 +201,7 @@ async def test_a_device_is_called_what_its_user_calls_it(database_url: str) -> N
             assert answer.json()["device"]["name"] == name
         names = {each["current"]: each["device"]["name"] for each in await items(client)}
         assert names == {True: "x" * 64, False: None}
-        for name in ("", "x" * 65, "two\nlines", "nul\x00", "\x1b[2J", 7, ["x"]):
+        for name in ("", "x" * 65, "two\nlines", "nul\x00", "\x1b[2J", "\x9b2J", 7, ["x"]):
             answer = await client.patch(path, json={"name": name}, headers=csrf)
             body = problem(answer, 422, "validation_failed")
             assert {field for field, _ in fields_of(body)} == {"name"}, name

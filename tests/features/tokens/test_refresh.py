@@ -51,10 +51,13 @@ async def test_a_refresh_is_one_update_and_one_read(database_url: str, work: Wor
         with work.watched() as done:
             answer = await refresh(story.client, token)
         assert answer.status_code == 200
-        assert done == {"update Session": 1, "get User": 1}
+        # Where sessions are kept apart the users may be away: they are asked first.
+        first = {"get Session": 1} if story.auth.store.apart else {}
+        assert done == {"update Session": 1, "get User": 1, **first}
         with work.watched() as done:  # the answer was lost
             assert (await refresh(story.client, token)).status_code == 200
-        assert done == {"update Session": 1, "get Session": 1, "get User": 1}
+        missed = {} if first else {"update Session": 1}
+        assert done == {"get Session": 1, "get User": 1, **missed}
 
 
 @pytest.mark.invariant("I-21")
@@ -169,7 +172,7 @@ async def test_a_session_bound_to_its_browser_is_refreshed_by_no_other() -> None
         token = answer.json()["refresh_token"]
         before = await row(story)
         other = await refresh(story.client, token, User_Agent="Another")
-        problem(other, 403, "session_bound_elsewhere")
+        problem(other, 401, "browser_changed")
         assert await row(story) == before
         assert (await refresh(story.client, token, User_Agent="Hers")).status_code == 200
 

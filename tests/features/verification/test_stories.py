@@ -51,7 +51,7 @@ async def test_the_token_is_stored_as_a_digest_and_a_new_one_voids_it(database_u
 
 
 async def test_a_token_ends_after_a_day(database_url: str) -> None:
-    async with telling(database_url) as story:
+    async with telling(database_url, background=False) as story:  # nothing is tidied up
         await story.register()
         await story.mails()
         story.move(hours=24)

@@ -51,10 +51,10 @@ async def fetched(provider: Provider) -> Secret:
         answer = await asyncio.to_thread(provider)
         if inspect.isawaitable(answer):
             answer = await answer
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  whatever it raises; a cause would be logged with it
         raise ConfigurationError(
             [f"the provider of keys failed ({type(error).__name__}): see that it can be reached"]
-        ) from error
+        ) from None
     text = answer.reveal() if isinstance(answer, Secret) else answer
     if not isinstance(text, str) or not text.strip():  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ConfigurationError(["the provider of keys gave no text: it gives PEM or a JWK"])

@@ -20,7 +20,13 @@ from watchword.features.keys.given import Provider, fetched, private, shared, si
 from watchword.features.keys.records import State, StoredKey
 from watchword.features.keys.settings import KeySettings
 from watchword.kernel.clock import Clock
-from watchword.kernel.errors import ConfigurationError, KeyInUse, KeyNotFound, KeysUnavailable
+from watchword.kernel.errors import (
+    ConfigurationError,
+    KeyInUse,
+    KeyNotFound,
+    KeysUnavailable,
+    StoreUnavailable,
+)
 from watchword.kernel.ports import SignedLife
 from watchword.kernel.principal import Subject
 from watchword.storage.errors import Conflict
@@ -61,6 +67,7 @@ class _Ring:
     known: dict[str, _Known] = field(default_factory=dict[str, _Known])
     read_at: float = float("-inf")
     changes: int = 0  # that were noticed
+    failures: int = 0  # to read it
     given: "SigningKey | None" = None  # by settings or the provider
     has_asked: bool = False  # for it
 
@@ -143,11 +150,19 @@ class Keys:
     async def refresh(self, *, for_unknown: bool = False) -> None:
         """Read the ring again if that is due: every 30 s, or 5 s after the last for a stranger."""
         due = RELOAD_UNKNOWN if for_unknown else RELOAD_EVERY
-        if self.clock.monotonic() - self._ring.read_at < due:
+        ring, failures = self._ring, self._ring.failures
+        if self.clock.monotonic() - ring.read_at < due:
             return
         async with self._reading:
-            if self.clock.monotonic() - self._ring.read_at >= due:
-                await self._read()
+            if ring.failures != failures:
+                # Or each would wait for all before it, while a store that is away lets them wait.
+                raise StoreUnavailable(note="the ring could not be read")
+            if self.clock.monotonic() - ring.read_at >= due:
+                try:
+                    await self._read()
+                except StoreUnavailable:
+                    ring.failures += 1
+                    raise
 
     def published(self) -> list[dict[str, object]]:
         """The public halves of all that verify, as JWKs; symmetric keys have none."""
@@ -178,7 +193,7 @@ class Keys:
         """Let another key sign.
 
         Makes a `next` if there is none and promotes a ripe one; tokens of both are believed.
-        With `compromised` all keys that sign or would come next are revoked, and a fresh one
+        With `compromised` all keys are revoked, those that signed before too, and a fresh one
         signs at once: what they signed is refused at every worker as soon as the feed tells.
 
         Raises:
@@ -326,6 +341,15 @@ class Keys:
             raise ConfigurationError([f"the key of the provider {_reason(error)}"]) from None
         wanted = settings.secret if self._is_shared else settings.private_key
         assert wanted is not None  # it was just given
+        if self._is_shared and RootSecrets(wanted).current_id in self.secrets.ids:
+            raise ConfigurationError(
+                [
+                    (
+                        "the key of the provider is the root secret, which is shared with nobody: "
+                        "let it give another one"
+                    )
+                ]
+            )
         return shared(wanted) if self._is_shared else private(wanted)
 
     @property
@@ -539,7 +563,7 @@ class Keys:
         return True
 
     async def _replace(self) -> Rotation:
-        """Revoke every key that signs or would come next, and let a fresh one sign at once.
+        """Revoke every key that signs, signed or would come next; a fresh one signs at once.
 
         The fresh key is written first, so that no worker is without one whatever comes between;
         the revocation of the active key decides between two who do this at once.
@@ -552,7 +576,9 @@ class Keys:
                 continue
             fresh = await self._fresh()
             row = self._row(fresh, None, state="next")
-            others = [each for each in rows if each.state == "next"]
+            # One that leaked may have been retired before anybody knew, and would be believed for
+            # as long as the longest token lives.
+            others = [each for each in rows if each.state in ("next", "retired")]
             try:
                 async with self.store.transaction() as tx:
                     await tx.insert(row)

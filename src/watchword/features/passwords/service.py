@@ -177,7 +177,7 @@ class Passwords:
             reason = "unknown_user" if user is None else "wrong_password"
             await self.sign_ins.failed(user, reason)
             raise InvalidCredentials(note=reason)
-        if verdict.upgrade:
+        if verdict.upgrade and user.is_active:  # else its work would tell of the right password
             await self._upgrade(stored, password)
         return user
 

@@ -9,6 +9,7 @@ from watchword.features.sessions.events import (
     DeviceAdded,
     FingerprintChanged,
     RefreshTokenReplayed,
+    SessionCarried,
     SessionEnded,
     SessionRenewed,
     SessionsEnded,
@@ -35,6 +36,7 @@ __all__ = [
     "Prepared",
     "RefreshTokenReplayed",
     "Session",
+    "SessionCarried",
     "SessionEnded",
     "SessionRenewed",
     "SessionStarted",
@@ -92,6 +94,7 @@ def sessions(**options: Unpack[SessionOptions]) -> Feature[Sessions]:
 
     def listens(service: Sessions, events: Events) -> None:
         events.join(UserDeleted, service.forget_user)
+        events.on(SessionCarried, service.carry)
 
     return Feature(
         name="sessions",

@@ -1,5 +1,6 @@
 """The verbs on devices: where a user was seen before."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from watchword.features.sessions.records import Device, Session
@@ -33,11 +34,11 @@ class Devices:
             expires_at=now + DEVICE_LIVES,
         )
 
-    async def add(self, tx: Store, session: Session) -> bool:
+    async def add(self, tx: Store, session: Session) -> Sequence[Device]:
         """Keep the device that this session was begun from.
 
         Returns:
-            Whether its user should be told: it is new, and they were seen elsewhere before.
+            All that its user has now; none if another sign-in was the first from this one.
         """
         now = self.clock.now()
         device = Device(
@@ -60,12 +61,12 @@ class Devices:
                 user_agent=device.user_agent,
                 epoch=device.epoch,
             )
-            return False
+            return ()
         paging = Paging(order=("seen_at", "digest"), descending=True, limit=MOST + 10)
         known = (await tx.find(Device, paging, user_id=session.user_id)).items
         for forgotten in known[MOST:]:
             await tx.take(Device, user_id=forgotten.user_id, digest=forgotten.digest)
-        return len(known) > 1
+        return known
 
     async def name(self, session: Session, name: str | None) -> None:
         """Call a device something; the sessions that it begins from now on bear the name."""

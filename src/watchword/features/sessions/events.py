@@ -44,6 +44,14 @@ class SessionRenewed(SessionEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SessionCarried(SessionEvent):
+    """A session goes on though all others end; said where it is kept outside the database."""
+
+    was: int
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RefreshTokenReplayed(SessionEvent):
     """A refresh token came that was used before: thief or owner holds an old one."""
 

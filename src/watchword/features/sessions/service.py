@@ -14,6 +14,7 @@ from watchword.features.sessions.devices import Devices, digest_in
 from watchword.features.sessions.events import (
     DeviceAdded,
     FingerprintChanged,
+    SessionCarried,
     SessionEnded,
     SessionRenewed,
     SessionsEnded,
@@ -47,13 +48,15 @@ from watchword.kernel.ids import new_id
 from watchword.kernel.ports import ClientMarks
 from watchword.kernel.principal import Binding, Client, Identity, Principal
 from watchword.kernel.secrets import Digest, Secret, digest_of, new_secret
-from watchword.storage.store import Page, Paging, Store, Where, ge, gt, lt, plus, where
+from watchword.storage.store import Page, Paging, Store, Where, ge, gt, le, lt, plus, where
 
 _log = logging.getLogger("watchword.sessions")
 
 _NEWEST_FIRST = ("started_at", "id")
 _SEEN_EVERY = timedelta(hours=1)  # a remembered session's user sees when it was used last
 _BATCH = 200
+_TOLD_IN = timedelta(days=1)  # so long one mail of sessions that were too many lasts,
+_TOLD_OF = 5  # and of so many devices that are new is told
 _SEALED = "v1."
 
 
@@ -109,6 +112,7 @@ class Sessions:
         client: Client,
         remember: bool = False,
         replaces: str | None = None,
+        proven_at: datetime | None = None,
     ) -> Started:
         """Begin a session of this user.
 
@@ -120,6 +124,7 @@ class Sessions:
             client: where the request comes from.
             remember: for the longer of the transport's two profiles.
             replaces: the session that this browser had before; it ends.
+            proven_at: when the last factor was proven; None: just now.
         """
         now = self.clock.now()
         prepared = transport.prepare(now, remember=remember)
@@ -134,7 +139,7 @@ class Sessions:
             user_id=user.id,
             epoch=user.epoch,
             amr=amr,
-            auth_time=now,
+            auth_time=proven_at or now,
             transport=transport.name,
             app=self.client_id,
             agent_digest=agent_digest(client),
@@ -178,7 +183,8 @@ class Sessions:
         return Started(session=session, user=user, prepared=prepared)
 
     async def _met_first(self, tx: Store, user: User, session: Session) -> None:
-        if not await self.devices.add(tx, session):
+        known = await self.devices.add(tx, session)
+        if len(known) < 2:  # nobody who was seen elsewhere before
             return
         agent = agent_of(session.user_agent)
         await tx.announce(
@@ -191,19 +197,35 @@ class Sessions:
                 system=agent.system,
             )
         )
-        await self.mails.queue(tx, user, NEW_DEVICE, session.id)
+        # Who has the password and keeps no cookie is new each time, and no mailbox should fill.
+        since = session.started_at - _TOLD_IN
+        if sum(each.first_seen_at > since for each in known) <= _TOLD_OF:
+            await self.mails.queue(tx, user, NEW_DEVICE, session.id)
 
     async def _cap(self, user: User) -> None:
         """End all but the newest N. Inserted first, ended after: racers see each other (I-18)."""
         most = self.settings.max_sessions
         page = await self._living(user, limit=most + 50)
-        told = False
+        if len(page.items) <= most:
+            return
+        told = await self._told_of_cap(user)
         for session in page.items[most:]:
             async with self.store.transaction() as tx:
                 ended = await self.end(session.id, why="too_many_sessions", within=tx)
                 if ended and not told:
                     told = True
                     await self.mails.queue(tx, user, LIMIT, session.id)
+
+    async def _told_of_cap(self, user: User) -> bool:
+        """Was one of theirs ended by the cap lately? Whoever never signs out does it each time."""
+        lately = await self.store.find(
+            Session,
+            Paging(order=("ended_at", "started_at", "id"), descending=True, limit=1),
+            user_id=user.id,
+            ended_at=ge(self.clock.now() - _TOLD_IN),
+            ended_why="too_many_sessions",
+        )
+        return bool(lately.items)
 
     async def _living(self, user: User, *, limit: int, after: str | None = None) -> Page[Session]:
         now = self.clock.now()
@@ -353,12 +375,17 @@ class Sessions:
             raise RevokedToken(note="the session to keep had ended")
 
     async def end_since(
-        self, since: datetime, *, why: str = "operator"
+        self, since: datetime | None, *, why: str = "operator"
     ) -> AsyncGenerator[tuple[int, int]]:
         """End every session that was alive at or after an instant, whatever its row says now.
 
         After a failover to a replica that lagged, what was ended since then may live again
         (I-19). So the epoch of every user is raised who has a session that was not over by then.
+
+        Args:
+            since: the instant; None ends all of every user, whether they have a session or only
+                what one began, such as an API key.
+            why: for the events.
 
         Yields:
             After each page of users: how many were looked at, and of how many all has ended.
@@ -367,15 +394,38 @@ class Sessions:
         while True:
             page = await self.users.page(limit=_BATCH, after=after)
             for user in page.items:
-                if await self._was_alive(user.id, since):
+                if since is None or await self._was_alive(user.id, since):
                     with suppress(UserNotFound):  # deleted meanwhile
-                        await self.end_all(user.id, why=why)
+                        await self._end_whatever_epoch(user.id, why=why)
                         ended += 1
             looked += len(page.items)
             yield looked, ended
             after = page.next
             if after is None:
                 return
+
+    async def _end_whatever_epoch(self, user_id: str, *, why: str) -> None:
+        """End all, and by their rows those that epochs do not tell from new ones.
+
+        Sessions that are kept apart do not fail over with their users: one of the time that was
+        lost may have begun under the very epoch that is raised to now.
+        """
+        began = self.clock.now()
+        await self.end_all(user_id, why=why)
+        more = True
+        while more:
+            page = await self.store.find(
+                Session,
+                Paging(order=_NEWEST_FIRST, descending=True, limit=_BATCH),
+                user_id=user_id,
+                ended_at=None,
+                started_at=le(began),
+                expires_at=gt(began),
+                idle_expires_at=gt(began),
+            )
+            for session in page.items:
+                await self._end(where(id=session.id, ended_at=None), why=why)
+            more = page.next is not None
 
     async def _was_alive(self, user_id: str, since: datetime) -> bool:
         paging = Paging(order=_NEWEST_FIRST, descending=True, limit=1)
@@ -409,15 +459,50 @@ class Sessions:
 
         Only one that began under `was` is carried: another raise in between has ended it.
         """
+        # Kept apart it is carried after the commit: were the epoch not raised after all, its row
+        # would wait for the next raise, and live when that ends everything.
+        is_apart = within.is_apart(Session)
         kept = await within.update(
-            Session, where(id=session_id, ended_at=None, epoch=was), epoch=epoch
+            Session,
+            where(id=session_id, ended_at=None, epoch=was),
+            epoch=was if is_apart else epoch,
         )
-        return kept is not None
+        if kept is None:
+            return False
+        if is_apart:
+            await within.announce(
+                SessionCarried(
+                    realm=within.realm,
+                    at=self.clock.now(),
+                    session_id=session_id,
+                    user_id=kept.user_id,
+                    was=was,
+                    epoch=epoch,
+                )
+            )
+        return True
+
+    async def carry(self, event: SessionCarried) -> None:
+        """The epoch is raised: let the session that was kept live under it."""
+        await self.store.in_realm(event.realm).update(
+            Session, where(id=event.session_id, ended_at=None, epoch=event.was), epoch=event.epoch
+        )
 
     async def renew(
-        self, session: Session, *, amr: tuple[str, ...], client: Client
+        self,
+        session: Session,
+        *,
+        amr: tuple[str, ...],
+        client: Client,
+        proven_at: datetime | None = None,
     ) -> Secret | None:
-        """A factor was proven again, now: the session is fresh and its cookie is replaced.
+        """A factor was proven again: the session is fresh and its cookie is replaced.
+
+        Args:
+            session: as read before.
+            amr: the factors that were proven.
+            client: where the request comes from; the session's binding moves there.
+            proven_at: when the last of them was; None: just now.
 
         Returns:
             The new cookie's value, for a session that has a cookie.
@@ -440,7 +525,7 @@ class Sessions:
                     cookie_digest=session.cookie_digest,
                 ),
                 amr=amr,
-                auth_time=now,
+                auth_time=proven_at or now,
                 binding=self.clients.binding_of(client).address,
                 fingerprint=self.clients.binding_of(client).fingerprint,
                 **replaced,
@@ -481,7 +566,7 @@ class Sessions:
             "cookie",
             valid_until=self.clock.now() + self._touched_every(session),
         )
-        if self._fits(session, client):  # else the gate refuses it: it is not used
+        if self._refusal(session, client) is None:  # else the gate refuses it: it is not used
             await self._touch(session, client)
             await self.notice(session, client)
         return identity
@@ -547,33 +632,32 @@ class Sessions:
         )
         return None if bound == Binding() else bound
 
-    def _fits(self, session: Session, client: Client) -> bool:
+    def _refusal(self, session: Session, client: Client) -> SessionBoundElsewhere | None:
         wanted = self._binding(session)
-        if wanted is None:
-            return True
-        shown = self.clients.binding_of(client)
-        return wanted.address in (None, shown.address) and wanted.fingerprint in (
-            None,
-            shown.fingerprint,
-        )
+        return None if wanted is None else self.clients.refusal(wanted, client)
 
     async def check_client(self, session: Session, client: Client) -> None:
         """May this client use the session? For whoever does not come through the gate: refresh.
 
         Raises:
-            SessionBoundElsewhere: nothing was changed by it.
+            SessionBoundElsewhere, BrowserChanged: nothing was changed by it.
         """
-        if not self._fits(session, client):
-            raise SessionBoundElsewhere(note=f"session {session.id}")
+        refused = self._refusal(session, client)
+        if refused is not None:
+            raise refused
         await self.notice(session, client)
 
     async def notice(self, session: Session, client: Client) -> None:
-        """Announce, once, that a session looks like another browser's now; it goes on."""
+        """Announce, once, that a session looks like another browser's now; it goes on.
+
+        Nothing is said of a client that the session is not for: it does not use it.
+        """
         shown = self.clients.binding_of(client).fingerprint
         if (
             self.clients.settings.fingerprint != "warn"
             or session.fingerprint is None
             or session.fingerprint == shown
+            or self._refusal(session, client) is not None
         ):
             return
         async with self.store.transaction() as tx:

@@ -120,11 +120,13 @@ class Entrance:
         if replaced is not None:
             return replaced
         name = self.wiring.cookies.refresh.name.encode()
-        for value in read_cookie(request.scope["headers"], name):
-            for refresh_tokens in self.wiring.every(RefreshTokens):
-                with suppress(InvalidToken):
-                    session: Session = await refresh_tokens.session_named(value.decode("latin-1"))
-                    return session.id
+        held = read_cookie(request.scope["headers"], name)
+        if len(held) != 1:  # of several nobody knows which is the browser's own (I-21)
+            return None
+        for refresh_tokens in self.wiring.every(RefreshTokens):
+            with suppress(InvalidToken):
+                session: Session = await refresh_tokens.session_named(held[0].decode("latin-1"))
+                return session.id
         return None
 
     async def _answered(self, started: Started) -> Response:

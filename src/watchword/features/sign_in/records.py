@@ -27,6 +27,7 @@ class Challenge:
     purpose: Purpose
     session_id: str | None = None  # whose factor is proven again
     amr: tuple[str, ...]  # proven so far
+    proven_at: datetime  # when the last of them was: to wait makes no session fresher
     transport: str
     remember: bool
     agent_digest: Digest

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 from watchword.features.sessions import Session, Sessions, Started, Transport, agent_digest
@@ -215,6 +216,7 @@ class SignIns:
                 Challenge,
                 where(id=challenge.id, amr=challenge.amr),
                 amr=(*challenge.amr, factor),
+                proven_at=self.clock.now(),
             )
             challenge = credited or await self.store.get(Challenge, id=challenge.id)
         raise InvalidToken(note="the challenge was spent")
@@ -244,6 +246,7 @@ class SignIns:
             client=client,
             remember=taken.remember,
             replaces=replaces,
+            proven_at=taken.proven_at,
         )
 
     # Proving oneself again, in a session
@@ -301,7 +304,7 @@ class SignIns:
             raise InvalidToken(note="the challenge's session changed")
         await self._through(pending)
         taken = await self._spend(pending)
-        return await self._renewed(session, taken.amr, client)
+        return await self._renewed(session, taken.amr, client, taken.proven_at)
 
     # What happened
 
@@ -320,8 +323,14 @@ class SignIns:
             )
         )
 
-    async def _renewed(self, session: Session, amr: tuple[str, ...], client: Client) -> Renewed:
-        cookie = await self.sessions.renew(session, amr=amr, client=client)
+    async def _renewed(
+        self,
+        session: Session,
+        amr: tuple[str, ...],
+        client: Client,
+        proven_at: datetime | None = None,
+    ) -> Renewed:
+        cookie = await self.sessions.renew(session, amr=amr, client=client, proven_at=proven_at)
         return Renewed(session=session, cookie=cookie)
 
     async def _living(self, session_id: str) -> tuple[Session, User]:
@@ -387,6 +396,7 @@ class SignIns:
             purpose=purpose,
             session_id=session_id,
             amr=amr,
+            proven_at=now,
             transport=transport,
             remember=remember,
             agent_digest=agent_digest(client),

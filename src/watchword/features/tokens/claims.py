@@ -20,6 +20,7 @@ REQUIRED: Final = ("iss", "aud", "sub", "client_id", "sid", "jti", "iat", "exp",
 """What every access token says. Source: RFC 9068 §2.2, and `sid` (I-02)."""
 
 MOST: Final = 2000  # characters of their JSON, all together: a cookie holds 4096 bytes
+DEEPEST: Final = 32  # objects and lists within one another
 
 RESERVED: Final = frozenset(
     {
@@ -53,10 +54,28 @@ async def claims_of(
             raise ValueError(f"no hook gave what tokens.required_claims asks for: {missing}")
         if given and len(json.dumps(given, allow_nan=False, separators=(",", ":"))) > MOST:
             raise ValueError(f"own claims have at most {MOST} characters of JSON")
+        if is_too_deep(given):
+            raise ValueError(f"own claims are nested more than {DEEPEST} deep")
     except Exception as error:
         _log.exception("no access token was made: its claims cannot be had")
         raise ClaimsUnavailable(note=f"{type(error).__name__}: {error}") from error
     return given
+
+
+def is_too_deep(value: object) -> bool:
+    """Is there more within one another than any claim needs? However deep, it is not climbed."""
+    level: list[object] = [value]
+    for _ in range(DEEPEST + 1):
+        inner: list[object] = []
+        for each in level:
+            if isinstance(each, Mapping):
+                inner.extend(cast("Mapping[object, object]", each).values())
+            elif isinstance(each, list | tuple):
+                inner.extend(cast("Sequence[object]", each))
+        if not inner:
+            return False
+        level = inner
+    return True
 
 
 def _checked(found: object, given: Mapping[str, object]) -> dict[str, object]:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, Literal, cast
 
 from watchword.crypto import jose
+from watchword.features.tokens.claims import REQUIRED, is_too_deep
 from watchword.kernel.errors import InvalidToken, WatchwordError
 from watchword.storage.record import freeze
 
@@ -101,6 +102,8 @@ def peeked(text: str, now: datetime) -> Peeked:
         InvalidToken: it is no token as we write them.
     """
     found = jose.peek(text)
+    if is_too_deep(found.claims):
+        raise InvalidToken(note="nested too deeply")
     return Peeked(
         alg=found.alg, kid=found.kid, typ=found.typ, claims=freeze(found.claims), seen_at=now
     )
@@ -183,6 +186,8 @@ def _of_claims(tokens: "Tokens", said: Peeked, issuer: str | None) -> Iterator[C
 def _fits(name: str, said: Peeked) -> str:
     if name in ("exp", "iat", "nbf"):
         return str(_instant(said.claims[name]))
+    if name not in REQUIRED:
+        return "it is there"  # what it says is the app's own affair
     return _shown(said.claims[name])
 
 

@@ -9,7 +9,6 @@ from starlette.responses import JSONResponse
 
 from watchword.features.sessions import Session
 from watchword.features.tokens.service import Pair, Tokens
-from watchword.features.tokens.transports import TokenTransport
 from watchword.features.users import Body
 from watchword.http.client import client_of
 from watchword.http.cookies import read_cookie
@@ -18,6 +17,7 @@ from watchword.http.gate import path_of
 from watchword.http.problems import documented, problem
 from watchword.http.wiring import Mounting
 from watchword.kernel.errors import (
+    BrowserChanged,
     ClaimsUnavailable,
     ConflictingCredentials,
     CsrfRefused,
@@ -64,6 +64,7 @@ def routes(tokens: Tokens, mounting: Mounting) -> None:
             ConflictingCredentials,
             CsrfRefused,
             SessionBoundElsewhere,
+            BrowserChanged,
             ClaimsUnavailable,
         ),
     )
@@ -82,13 +83,13 @@ def routes(tokens: Tokens, mounting: Mounting) -> None:
         if presented is not None:
             if cookie is not None and not same(cookie, presented):
                 raise ConflictingCredentials(note="refresh tokens of body and cookie differ")
-            return _answer(tokens, await tokens.refresh(presented, client=client_of(request)))
+            return await _by_body(tokens, csrf, request, presented)
         if cookie is None:
             raise NotAuthenticated("bring a refresh token")
         try:
             return await _by_cookie(tokens, csrf, request, cookie)
         except WatchwordError as error:
-            if error.status != 401:
+            if error.status != 401 or isinstance(error, BrowserChanged):  # the session lives
                 raise
             refused = problem(error)
             cookies.refresh.clear(refused)
@@ -96,13 +97,23 @@ def routes(tokens: Tokens, mounting: Mounting) -> None:
             return refused
 
 
+async def _by_body(tokens: Tokens, csrf: Csrf, request: Request, presented: str) -> Response:
+    """Another site's page may bring a token of its own, and not leave its session behind here."""
+    session: Session | None = None
+    if csrf.is_cross_site(request.scope["headers"]):
+        session = await tokens.session_named(presented)
+        if tokens.transport_of(session).has_refresh_cookie:
+            raise CsrfRefused(note="refresh from another site, answered with cookies")
+    pair = await tokens.refresh(presented, client=client_of(request), session=session)
+    return _answer(tokens, pair)
+
+
 async def _by_cookie(tokens: Tokens, csrf: Csrf, request: Request, cookie: str) -> Response:
     """Browsers send cookies unasked: nothing is rotated or ended before it is clear who asks."""
     if csrf.is_cross_site(request.scope["headers"]):
         raise CsrfRefused(note="refresh from another site")
     session = await tokens.session_named(cookie)
-    transport = _transport_of(tokens, session)
-    if not transport.has_refresh_cookie:
+    if not tokens.transport_of(session).has_refresh_cookie:
         raise InvalidToken(note="a refresh token that belongs in no cookie")
     given = request.headers.getlist("x-csrf-token")
     if not csrf.is_exempt(path_of(request.scope)) and not (
@@ -116,14 +127,7 @@ async def _by_cookie(tokens: Tokens, csrf: Csrf, request: Request, cookie: str) 
 def _answer(tokens: Tokens, pair: Pair) -> Response:
     """The next pair, carried as the session's transport says."""
     response = Response()
-    content = JSONResponse(_transport_of(tokens, pair.session).hand_over(pair, response))
+    content = JSONResponse(tokens.transport_of(pair.session).hand_over(pair, response))
     content.raw_headers.extend(each for each in response.raw_headers if each[0] == b"set-cookie")
     content.headers["Cache-Control"] = "no-store"
     return content
-
-
-def _transport_of(tokens: Tokens, session: Session) -> TokenTransport:
-    for each in tokens.transports:
-        if each.name == session.transport:
-            return each
-    raise RevokedToken(note=f"transport {session.transport} is off")

@@ -60,7 +60,7 @@ class Begun:
 class Pair:
     """An access token, and the refresh token that gets the next."""
 
-    access_token: str
+    access_token: str = field(repr=False)
     expires_in: timedelta  # of the access token
     refresh_token: Secret
     session: Session
@@ -143,10 +143,10 @@ class Tokens:
             ttl = min(ttl, PAIR_ACCESS_TTL)
         issued_at = int(now.timestamp())
         expires_at = int(min(now + ttl, session.expires_at).timestamp())
-        ours = [self.audience, *self.settings.audiences]
+        ours = [*dict.fromkeys((self.audience, *self.settings.audiences))]
         claims: dict[str, object] = {
             "iss": self.issuer,
-            "aud": audience or (ours if len(ours) > 1 else self.audience),
+            "aud": (ours if len(ours) > 1 else self.audience) if audience is None else audience,
             "sub": session.user_id,
             "client_id": session.app,
             "sid": session.id,
@@ -193,7 +193,7 @@ class Tokens:
             is_checked=False,
         )
 
-    async def authenticate(self, presented: str, client: Client) -> Identity:  # noqa: ARG002
+    async def authenticate(self, presented: str, client: Client) -> Identity:
         """Who presents this access token: the signature, the claims, then the one row (I-02).
 
         Raises:
@@ -205,6 +205,7 @@ class Tokens:
         identity = self.sessions.identity(
             session, user, "bearer", valid_until=self._valid_until(claims)
         )
+        await self.sessions.notice(session, client)
         return replace(identity, claims=freeze(claims))
 
     async def verified(self, presented: str) -> Mapping[str, object]:
@@ -302,8 +303,8 @@ class Tokens:
 
         The row is changed by one conditional update, before it was ever read; whoever that does
         not fit reads and is judged anew, so parallel refreshes of one client all get the same
-        successor (I-14). Where a claims hook must be asked first, the row is read first: a hook
-        that fails rotates nothing.
+        successor (I-14). Where something may fail after it, the row is read and all of that is
+        asked first: a claims hook that fails rotates nothing.
 
         Args:
             presented: what the client holds.
@@ -315,11 +316,12 @@ class Tokens:
             ExpiredToken: not used for too long, or the family is too old.
             RevokedToken: the session is over.
             RefreshTokenReused: not the newest of its family. The session is over.
-            SessionBoundElsewhere: the session is bound to another address or browser.
+            SessionBoundElsewhere, BrowserChanged: the session is bound to another address or
+                browser. Nothing was changed by it.
             ClaimsUnavailable: a claims hook failed; the token given is as good as before.
         """
         token = refresh.read(presented)
-        if session is None and not self.hooks:
+        if session is None and self._may_rotate_unseen:
             pair = await self._rotate_unseen(token, client)
             if pair is not None:
                 return pair
@@ -350,6 +352,22 @@ class Tokens:
         if not any(same(digest or "", token.proof_digest) for digest in known):
             await self._reused(session)
         return session.id
+
+    def transport_of(self, session: Session) -> "TokenTransport":
+        """How the tokens of this session are handed over. Raises RevokedToken: not any more."""
+        for each in self.transports:
+            if each.name == session.transport:
+                return each
+        raise RevokedToken(note=f"transport {session.transport} is off")
+
+    @property
+    def _may_rotate_unseen(self) -> bool:
+        """Does nothing that may fail for long come after the update?
+
+        Whoever asked again past the grace would be taken for a thief. Claims are the app's to
+        give; the users may be away while the sessions, kept elsewhere, are not.
+        """
+        return not (self.hooks or self.settings.required_claims or self.store.apart)
 
     async def _session_of(self, token: RefreshToken) -> Session:
         session = await self.store.get(Session, refresh_family=token.family_digest)
@@ -442,16 +460,20 @@ class Tokens:
 
     async def _repeat(self, session: Session, token: RefreshToken, client: Client) -> Pair | None:
         """Answer the token just replaced with the same successor, or take it for stolen."""
-        grace_until = session.refresh_grace_until
-        in_grace = (
+        now, rotated_at = self.clock.now(), session.refresh_rotated_at
+        is_asked_again = (
             same(session.refresh_previous or "", token.proof_digest)
-            and session.ended_at is None
-            and grace_until is not None
-            and self.clock.now() < grace_until
-            and session.refresh_successor is not None
             and session.refresh_agent == agent_digest(client)
             and session.refresh_device == client.device
         )
+        if session.ended_at is not None:
+            # Whoever comes late to a sign-out has copied nothing.
+            lately = rotated_at is not None and now < rotated_at + self.settings.refresh_grace
+            if is_asked_again and lately:
+                raise RevokedToken(note=session.ended_why)
+            await self._reused(session)
+        grace_until = session.refresh_grace_until
+        in_grace = is_asked_again and grace_until is not None and now < grace_until
         if not in_grace or session.refresh_successor is None:
             await self._reused(session)
         user = await self._alive(session, client)
@@ -466,6 +488,7 @@ class Tokens:
             raise ExpiredToken(note="refresh token")
         if user is None:
             raise RevokedToken(note="the user is gone")
+        self.transport_of(session)
         await self.sessions.check_client(session, client)
         return user
 
