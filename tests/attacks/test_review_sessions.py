@@ -9,6 +9,7 @@ from fastapi import Depends, FastAPI
 
 from tests.told import (
     ADA,
+    EVE,
     ORIGIN,
     PASSWORD,
     browser,
@@ -227,3 +228,39 @@ async def test_after_a_failover_no_session_of_the_lost_time_lives_under_the_rais
         async with browser(story.app) as again:
             await cookie_session(story, again)
             assert (await again.get("/auth/me")).status_code == 200
+
+
+@pytest.mark.invariant("I-10")
+async def test_a_form_from_elsewhere_is_refused_like_everything_else() -> None:
+    app = FastAPI()
+
+    @app.post("/boats")
+    async def book(user: CurrentUser) -> str:
+        return user.email
+
+    async with (
+        telling(app=app, binding={"fingerprint": "reject"}) as story,
+        browser(story.app, User_Agent="hers") as hers,
+        browser(story.app, User_Agent="another") as another,
+    ):
+        await story.register()
+        form = {"csrf_token": (await cookie_session(story, hers))["X-CSRF-Token"]}
+        another.cookies.update(hers.cookies)
+        assert (await hers.post("/boats", data=form)).json() == ADA
+        problem(await another.post("/boats", data=form), 401, "browser_changed")
+
+
+@pytest.mark.invariant("I-03", "I-21")
+async def test_two_cookies_of_two_users_are_refused_though_both_are_known() -> None:
+    environ = {"WATCHWORD_TOKENS__COOKIE_PAIR": "true"}
+    async with telling(environ=environ) as story, browser(story.app) as ada:
+        await story.register(ADA)
+        await story.register(EVE)
+        await cookie_session(story, ada)
+        async with browser(story.app) as eve:
+            await story.log_in(EVE, transport="cookie_pair", client=eve)
+            access = eve.cookies["access"]
+            for client in (ada, eve):
+                assert (await client.get("/auth/me")).status_code == 200
+        ada.cookies.set("access", access)
+        problem(await ada.get("/auth/me"), 401, "conflicting_credentials")

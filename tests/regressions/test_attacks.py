@@ -110,8 +110,8 @@ async def test_a_request_after_an_ending_shares_no_read_that_began_before(
         reading, go_on = asyncio.Event(), asyncio.Event()
         real = type(story.auth.tokens).authenticate
 
-        async def slow(self: Any, presented: str) -> Any:
-            identity = await real(self, presented)
+        async def slow(self: Any, presented: str, client: Any) -> Any:
+            identity = await real(self, presented, client)
             reading.set()
             await go_on.wait()
             return identity

@@ -71,16 +71,12 @@ async def test_cookies_in_production_are_bound_to_the_host_and_secure(database_u
 async def test_plain_names_only_in_development_on_plain_http_at_loopback() -> None:
     async with telling(public_url="http://localhost:9000") as story:
         await story.register()
-        given = kept(
-            await story.client.post("/auth/login", json={**LOGIN, "transport": "cookie"})
-        )
+        given = kept(await story.client.post("/auth/login", json={**LOGIN, "transport": "cookie"}))
         assert set(given) == {"session", "csrf", "device"}
         assert not any(morsel["secure"] for morsel in given.values())
     async with telling(public_url=SITE) as story:  # development behind https
         await story.register()
-        given = kept(
-            await story.client.post("/auth/login", json={**LOGIN, "transport": "cookie"})
-        )
+        given = kept(await story.client.post("/auth/login", json={**LOGIN, "transport": "cookie"}))
         assert set(given) == {"__Host-session", "__Host-csrf", "__Host-device"}
         assert all(morsel["secure"] for morsel in given.values())
 
