@@ -94,7 +94,8 @@ class SqliteFollower:
             file = File(Path(self._path))
             return file, file.rows(_LAST)[0][0]
 
-        self._file, self._last = await self._run(start)
+        # A start is not asked for every quarter of a bound: a busy machine may take its time.
+        self._file, self._last = await self._run(start, patience=5 * PATIENCE)
 
     async def read(self) -> Sequence[Change]:
         """What was committed since."""
@@ -122,9 +123,9 @@ class SqliteFollower:
                 thread.submit(file.connection.close)
             thread.shutdown(wait=False)
 
-    async def _run(self, step: Callable[[], T]) -> T:
+    async def _run(self, step: Callable[[], T], *, patience: float = PATIENCE) -> T:
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(patience):
                 return await asyncio.get_running_loop().run_in_executor(self._thread, step)
         except Exception as error:  # noqa: BLE001  it is raised below
             fault = away(error)
