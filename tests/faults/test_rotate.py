@@ -6,7 +6,7 @@ import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -149,7 +149,7 @@ async def refused_everywhere(
 @pytest.mark.capability("S1-31", "DEF-02")
 @pytest.mark.invariant("I-16", "I-10", "I-24")
 async def test_nobody_is_refused_while_the_key_rotates_and_everybody_once_it_is_compromised(
-    place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    place: Place, tmp_path: Path, say: Callable[[str], None]
 ) -> None:
     environ = place.environment(tmp_path / "mails", **SHORT)
     async with crew(tmp_path, environ, WORKERS) as servers, place.operator(environ) as auth:
@@ -175,14 +175,15 @@ async def test_nobody_is_refused_while_the_key_rotates_and_everybody_once_it_is_
         refused, failed = said[401], sum(n for status, n in said.items() if status >= 500)
         took, wrong = await refused_everywhere(servers, traffic.tokens[after][-1], environ)
         last = await active(auth)
-    with capsys.disabled():
-        print(
-            f"\n{place.name} rotate: requests {said.total()} over {WORKERS} workers  "
-            f"kid {before[:8]}… -> {after[:8]}…  401: {refused}  5xx: {failed}\n"
-            f"{place.name} rotate --compromised: kid -> {last[:8]}…  refused at {len(took)} "
-            f"workers, slowest {max(took) * 1000:.0f} ms after the first, bound "
-            f"{BOUND * 1000:.0f} ms  over it or taken back {len(wrong)}"
-        )
+    say(
+        f"{place.name} rotate: requests {said.total()} over {WORKERS} workers  "
+        f"kid {before[:8]}… -> {after[:8]}…  401: {refused}  5xx: {failed}"
+    )
+    say(
+        f"{place.name} rotate --compromised: kid -> {last[:8]}…  refused at {len(took)} "
+        f"workers, slowest {max(took) * 1000:.0f} ms after the first, bound "
+        f"{BOUND * 1000:.0f} ms  over it or taken back {len(wrong)}"
+    )
     assert before != after != last
     assert set(said) == {200}, said
     assert said.total() >= REQUESTS

@@ -104,7 +104,7 @@ async def test_a_refresh_gives_the_next_pair_again_and_again(database_url: str) 
         assert await story.auth.store.count(Session) == 1  # rotated in place
 
 
-@pytest.mark.capability("S2-06", "DEF-07")
+@pytest.mark.capability("S2-06", "S3-08", "DEF-07")
 @pytest.mark.invariant("I-04", "I-14")
 async def test_a_token_that_comes_twice_ends_the_session_and_that_stays(database_url: str) -> None:
     async with telling(database_url) as story:
