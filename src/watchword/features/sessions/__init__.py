@@ -20,13 +20,19 @@ from watchword.features.sessions.records import Device, Session
 from watchword.features.sessions.routes import routes, sign_in_answer
 from watchword.features.sessions.service import Sessions, Started, agent_digest
 from watchword.features.sessions.settings import SessionOptions, SessionSettings
-from watchword.features.sessions.transports import CookieTransport, Prepared, Transport
+from watchword.features.sessions.transports import (
+    DEVICE_LIVES,
+    CookieTransport,
+    Prepared,
+    Transport,
+)
 from watchword.features.users import UserDeleted, Users
 from watchword.kernel.events import Events
 from watchword.kernel.feature import Feature
 from watchword.kernel.ports import Authenticator, MailPurpose, Postbox
 
 __all__ = [
+    "DEVICE_LIVES",
     "Agent",
     "CookieTransport",
     "Device",

@@ -2,11 +2,16 @@
 
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import timedelta
 
 from fastapi import Request, Response
 
-from watchword.features.sessions import Session, Started, Transport, sign_in_answer
+from watchword.features.sessions import (
+    DEVICE_LIVES,
+    Session,
+    Started,
+    Transport,
+    sign_in_answer,
+)
 from watchword.features.sign_in.service import Pending, SignIns, is_owed
 from watchword.features.users import User, view_of
 from watchword.http.client import client_of, device_digest
@@ -16,8 +21,6 @@ from watchword.http.wiring import Wiring
 from watchword.kernel.errors import CsrfRefused, InvalidToken, WatchwordError
 from watchword.kernel.ports import RefreshTokens
 from watchword.kernel.secrets import Secret
-
-_DEVICE_LIVES = timedelta(days=365)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +137,7 @@ class Entrance:
 
     def _cookie(self, device: Secret) -> str:
         made = Response()
-        self.wiring.cookies.device.set(made, device.reveal(), lives=_DEVICE_LIVES)
+        self.wiring.cookies.device.set(made, device.reveal(), lives=DEVICE_LIVES)
         return made.headers["set-cookie"]
 
 
