@@ -31,6 +31,7 @@ from watchword.http.problems import Refused, answer_error
 from watchword.http.routers import OwnRouter
 from watchword.http.signed import SignedCookie
 from watchword.http.wiring import Mounting, Wiring
+from watchword.kernel.attempts import AttemptGuard, Attempts
 from watchword.kernel.clock import Clock, SystemClock
 from watchword.kernel.errors import ConfigurationError, FeatureNotInstalled, WatchwordError
 from watchword.kernel.events import Event, Events
@@ -149,6 +150,7 @@ class App:
             settings=self._section(BindingSettings),
             signer=Signer(self.secrets, "address"),
         )
+        self.attempts = Attempts(self.answering(AttemptGuard))
         self._wire(development=development)
 
     def _wire(self, *, development: bool) -> None:
@@ -167,6 +169,7 @@ class App:
                 csrf=self.csrf,
                 clients=self.clients,
                 cache=self.cache,
+                attempts=self.attempts,
                 resolved_public_url=self.public_url,
                 issuer=self.public_url,
                 audience=self.core.audience or self.public_url,
@@ -548,6 +551,8 @@ class App:
             cookies=self.cookies,
             check=self.core.token_check,
             takes_access_cookie=bool(self.answering(AccessCookie)),
+            realm=self.core.realm,
+            client_id=self.core.client_id,
             max_body=self.core.max_body,
             dev_hosts=(
                 LOOPBACK_HOSTS | {host.lower() for host in self.core.dev_hosts}
@@ -563,6 +568,7 @@ class App:
             csrf=self.csrf,
             clients=self.clients,
             clock=self.clock,
+            events=self.events,
             ready=self._ready,
         )
         self._mount(app)

@@ -7,8 +7,11 @@ from typing_extensions import TypeVar
 
 from watchword.app import App
 from watchword.features.api_keys import ApiKeys, api_keys
+from watchword.features.audit import Audit, audit
 from watchword.features.email_change import EmailChanges, email_change
 from watchword.features.keys import Keys, keys
+from watchword.features.limits import Limits, limits
+from watchword.features.lockout import Lockout, lockout
 from watchword.features.mail import Mail, mail
 from watchword.features.passwords import Passwords, passwords
 from watchword.features.recovery import Recovery, recovery
@@ -19,6 +22,7 @@ from watchword.features.tokens import Tokens, tokens
 from watchword.features.transfer import Transfer, transfer
 from watchword.features.users import User, Users, users
 from watchword.features.verification import Verification, verification
+from watchword.features.webhooks import Webhooks, webhooks
 from watchword.kernel.clock import Clock
 from watchword.kernel.errors import ConfigurationError
 from watchword.kernel.feature import Feature
@@ -41,6 +45,10 @@ CATALOGUE = (
     transfer,
     api_keys,
     services,
+    limits,
+    lockout,
+    audit,
+    webhooks,
 )
 
 
@@ -50,8 +58,8 @@ def standard() -> tuple[Feature[Any], ...]:
 
 
 def minimal() -> tuple[Feature[Any], ...]:
-    """Addresses and passwords with a session cookie; no mail, no tokens."""
-    return (users(), sessions(), sign_in(), passwords())
+    """Addresses and passwords with a session cookie, limits and an audit; no mail, no tokens."""
+    return (users(), sessions(), sign_in(), passwords(), limits(), audit())
 
 
 class Watchword(App, Generic[U]):
@@ -161,6 +169,26 @@ class Watchword(App, Generic[U]):
     def services(self) -> Services:
         """Services, and tokens between them: grant, end, token."""
         return self.service(Services)
+
+    @property
+    def limits(self) -> Limits:
+        """Limits: count, show, reset."""
+        return self.service(Limits)
+
+    @property
+    def lockout(self) -> Lockout:
+        """Lockouts: show, clear."""
+        return self.service(Lockout)
+
+    @property
+    def audit(self) -> Audit:
+        """What happened: query, export, verify."""
+        return self.service(Audit)
+
+    @property
+    def webhooks(self) -> Webhooks:
+        """Endpoints of others that hear of events."""
+        return self.service(Webhooks)
 
 
 def _without_users() -> tuple[Feature[Any], ...]:

@@ -95,6 +95,10 @@ EXPECTED = {
     "transfer": ["register", "verify", "login", "refresh", "reset", "email", "logout"],
     "api_keys": ["register", "verify", "login", "refresh", "reset", "email", "logout"],
     "services": ["register", "verify", "login", "refresh", "reset", "email", "logout"],
+    "limits": ["register", "verify", "login", "refresh", "reset", "email", "logout"],
+    "lockout": ["register", "verify", "login", "refresh", "reset", "email", "logout"],
+    "audit": ["register", "verify", "login", "refresh", "reset", "email", "logout"],
+    "webhooks": ["register", "verify", "login", "refresh", "reset", "email", "logout"],
 }
 
 PROPERTIES = {"email_change": "email_changes", "sign_in": "sign_ins"}

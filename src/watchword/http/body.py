@@ -17,6 +17,7 @@ from watchword.http.headers import seal
 from watchword.http.problems import (
     MAX_FAULTS,
     Refused,
+    answer_error,
     field_of,
     from_validation,
     problem,
@@ -55,10 +56,8 @@ class AuthRoute(APIRoute):
                 response = await handle(request)
             except RequestValidationError as error:
                 return problem(from_validation(error))
-            except Refused as error:
-                return problem(error.error)
-            except WatchwordError as error:
-                return problem(error)
+            except (Refused, WatchwordError) as error:
+                return await answer_error(request, error)
             except HTTPException:
                 raise
             except ClientDisconnect:

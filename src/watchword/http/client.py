@@ -19,6 +19,7 @@ MAX_USER_AGENT = 256  # letters kept
 DEVICE_PREFIX = "wwd_"
 
 _DEVICE_FORM = re.compile(DEVICE_PREFIX.encode() + rb"[\w-]{43}")
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{8,64}")
 _FINGERPRINTED = (b"user-agent", b"accept-language", b"accept-encoding")
 _MOST_HOPS = 20  # of a forwarding header; more are nobody's proxies
 
@@ -76,6 +77,17 @@ class Clients:
             if not self._is_trusted(address):
                 break
         return str(address)
+
+    def request_id_of(self, scope: Scope) -> str | None:
+        """The id that a trusted proxy gave this request; a stranger's would forge log lines."""
+        peer = scope.get("client")
+        address = _address(str(peer[0])) if peer else None
+        if address is None or not self._is_trusted(address):
+            return None
+        given = [value for name, value in scope["headers"] if name == b"x-request-id"]
+        if len(given) != 1 or not _REQUEST_ID.fullmatch(given[0]):
+            return None
+        return given[0].decode("ascii")
 
     def _is_trusted(self, address: IPv4Address | IPv6Address) -> bool:
         return any(address.version == each.version and address in each for each in self.trusted)

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from hashlib import sha256
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -25,16 +25,21 @@ from watchword.kernel.errors import (
     InvalidToken,
     WatchwordError,
 )
+from watchword.kernel.events import Events, RequestRefused
+from watchword.kernel.ids import new_id
+from watchword.kernel.occasion import HAPPENING, Occasion
 from watchword.kernel.ports import Authenticator
 from watchword.kernel.principal import Client, Identity
 
 IDENTITY = "watchword.identity"
 GATE = "watchword.gate"
 CLIENT = "watchword.client"
+REQUEST_ID = "watchword.request_id"
 PRESENTED = "watchword.presented"
 COOKIE_SESSION = "watchword.cookie_session"
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+_NOTED = frozenset({403, 429})
 MAX_CREDENTIAL = 8192  # bytes; nothing we issue comes near it
 
 Carriage = Literal["bearer", "cookie"]
@@ -70,6 +75,8 @@ class GateSettings:
     cookies: Cookies
     check: Literal["cached", "stateful", "stateless"]
     takes_access_cookie: bool  # only where the transport that sets it is on (I-03)
+    realm: str
+    client_id: str
     max_body: int
     dev_hosts: frozenset[str] | None  # None in production, where any Host may come
 
@@ -102,10 +109,12 @@ class Gate:
         csrf: Csrf,
         clients: Clients,
         clock: Clock,
+        events: Events,
         ready: Callable[[], Awaitable[None] | None],
     ) -> None:
         self.app = app
         self.clock = clock
+        self.events = events
         self.max_body = settings.max_body
         self._settings = settings
         # The longest prefix first, so that the empty one takes what no other takes.
@@ -133,6 +142,7 @@ class Gate:
         """Not a coroutine itself: a hit adds no frame to the request's way."""
         if scope["type"] != "http":
             return self._other(scope, receive, send)
+        HAPPENING.set((self, scope))  # of this task; read only where somebody asks
         bearer: bytes | None = None
         cookies: bytes | None = None
         for header, value in scope["headers"]:
@@ -151,6 +161,41 @@ class Gate:
         if client is None:
             client = scope[CLIENT] = self._clients.of(scope)
         return client
+
+    def request_id_of(self, scope: Scope) -> str:
+        """The id of this request: a trusted proxy's, else one of ours."""
+        request_id: str | None = scope.get(REQUEST_ID)
+        if request_id is None:
+            given = self._clients.request_id_of(scope)
+            request_id = scope[REQUEST_ID] = given or new_id(self.clock.now())
+        return request_id
+
+    def occasion_of(self, scope: Mapping[str, Any]) -> Occasion:
+        """What limits, audit and logs say of this request."""
+        found = scope.get(IDENTITY)
+        identity = found.identity if isinstance(found, Refusal | FormPending) else found
+        return Occasion(
+            kind="request",
+            request_id=self.request_id_of(cast("Scope", scope)),
+            app=self._settings.client_id,
+            client=self.client_of(cast("Scope", scope)),
+            principal=None if identity is None else identity.principal,
+            method=scope["method"],
+            path=scope["path"][:256],
+        )
+
+    async def note_refusal(self, error: WatchwordError) -> None:
+        """Announce a request that should not have come (16.3.2): kept by whoever listens."""
+        if error.status not in _NOTED:
+            return
+        event = RequestRefused(
+            realm=self._settings.realm,
+            at=self.clock.now(),
+            code=error.code,
+            status=error.status,
+            note=error.note,
+        )
+        await self.events.committed(event)
 
     def _identify(
         self,

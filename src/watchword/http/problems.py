@@ -25,6 +25,7 @@ from watchword.kernel.errors import (
     WatchwordError,
 )
 from watchword.kernel.ids import new_id
+from watchword.kernel.occasion import occasion
 
 _log = logging.getLogger("watchword.http")
 
@@ -65,7 +66,8 @@ def headers_of(error: WatchwordError) -> Mapping[str, str]:
 
 def problem(error: WatchwordError) -> Response:
     """The answer to a refused request."""
-    request_id = new_id(SystemClock().now())
+    now = occasion()
+    request_id = new_id(SystemClock().now()) if now is None else now.request_id
     if error.status >= 500 or error.note:
         level = logging.WARNING if error.status >= 500 else logging.INFO
         note = _one_line(error.note or error.title)
@@ -92,13 +94,15 @@ def _one_line(text: str) -> str:
     return text.encode("ascii", "backslashreplace").decode().replace("\r", " ").replace("\n", " ")
 
 
-async def answer_error(_: Request, error: Exception) -> Response:
-    """Exception handler for `WatchwordError` and `Refused`."""
-    if isinstance(error, Refused):
-        return problem(error.error)
-    if isinstance(error, WatchwordError):
-        return problem(error)
-    raise error
+async def answer_error(request: Request, error: Exception) -> Response:
+    """Exception handler for `WatchwordError` and `Refused`: answers, and has it noted."""
+    refused = error.error if isinstance(error, Refused) else error
+    if not isinstance(refused, WatchwordError):
+        raise error
+    gate = request.scope.get("watchword.gate")
+    if gate is not None:
+        await gate.note_refusal(refused)
+    return problem(refused)
 
 
 async def answer_websocket_error(*_: object) -> None:

@@ -14,6 +14,7 @@ from watchword.http.cache import IdentityCache
 from watchword.http.client import Clients
 from watchword.http.cookies import Cookies
 from watchword.http.csrf import Csrf
+from watchword.kernel.attempts import Attempts
 from watchword.kernel.clock import Clock
 from watchword.kernel.events import Events
 from watchword.kernel.settings import CoreSettings
@@ -38,6 +39,7 @@ class Wiring:
     csrf: Csrf
     clients: Clients
     cache: IdentityCache
+    attempts: Attempts
     resolved_public_url: str
     issuer: str
     audience: str

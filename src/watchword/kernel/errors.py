@@ -269,6 +269,39 @@ class Busy(WatchwordError):
         super().__init__(headers={"Retry-After": str(retry_after)})
 
 
+class TooManyAttempts(WatchwordError):
+    """More tries than the limit allows, or too many that failed. Says nothing of the account.
+
+    Source: RFC 6585 §4, 429 with Retry-After.
+    """
+
+    code = "too_many_attempts"
+    status = 429
+    title = "Too many attempts"
+
+    def __init__(
+        self,
+        *,
+        retry_after: int,
+        note: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """Refuse.
+
+        Args:
+            retry_after: whole seconds, rounded up, until the next try is taken.
+            note: which limit, for logs and audit.
+            headers: further ones, such as RateLimit.
+        """
+        super().__init__(
+            f"Try again in {retry_after} s",
+            note=note,
+            headers={"Retry-After": str(retry_after), **(headers or {})},
+            extra={"retry_after": retry_after},
+        )
+        self.retry_after = retry_after
+
+
 class MailUnavailable(WatchwordError):
     """No way to send mail is configured."""
 

@@ -25,6 +25,15 @@ class Event:
         return ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestRefused(Event):
+    """A request was refused that should not have come: not allowed, forged, one too many."""
+
+    code: str  # of the refusal
+    status: int
+    note: str | None  # what only logs and audit see
+
+
 _TOPICS = ("user", "session", "api_key", "client", "key", "role", "policy", "app")
 
 E = TypeVar("E", bound=Event)

@@ -24,6 +24,20 @@ class Opens(Protocol):
         ...
 
 
+class EventSink(Protocol):
+    """Answered where events are kept: production does not start without one (I-22)."""
+
+    is_kept: bool
+
+
+class KnownDevices(Protocol):
+    """Knows from which devices a user signed in before."""
+
+    async def is_known(self, user_id: str, client: Client) -> bool:
+        """Has this user signed in from the device whose cookie this client brings?"""
+        ...
+
+
 class Authenticator(Protocol):
     """Tells who presents a credential of one carriage."""
 

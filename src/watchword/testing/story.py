@@ -20,6 +20,8 @@ import httpx
 from fastapi import FastAPI
 
 from watchword.crypto.keys import generate_secret
+from watchword.features.limits import limits
+from watchword.features.lockout import lockout
 from watchword.features.mail import Message, OutboxMail, mail
 from watchword.kernel.feature import Feature
 from watchword.presets import Watchword, standard
@@ -127,10 +129,19 @@ def bearer(access_token: str) -> dict[str, str]:
 def client_of(app: FastAPI, headers: Mapping[str, str] | None = None) -> httpx.AsyncClient:
     """A client that speaks to the app without a network, as a browser of its own origin."""
     return httpx.AsyncClient(
-        transport=httpx.ASGITransport(app=cast("Any", app)),
+        transport=httpx.ASGITransport(app=cast("Any", _apart(app))),
         base_url=ORIGIN,
         headers=dict(headers or {}),
     )
+
+
+def _apart(app: FastAPI) -> Any:
+    """The app as a server runs it: each request in a task of its own, which forgets it."""
+
+    async def run(scope: Any, receive: Any, send: Any) -> None:
+        await asyncio.create_task(cast("Any", app(scope, receive, send)))
+
+    return run
 
 
 @asynccontextmanager
@@ -146,14 +157,20 @@ async def telling(
 
     Args:
         database: a fresh one.
-        features: instead of `standard()`; mail goes to the story's outbox either way.
+        features: instead of `standard()` without limits and lockout; mail goes to the story's
+            outbox either way.
         app: the app to install into.
         environ: settings as the environment would give them; this process's own counts for nothing.
         options: further `CoreSettings`.
     """
     outbox, clock = Outbox(), MovableClock(datetime.now(UTC))
-    left_out = {"mail"} if features is not None else {"mail", "users"}
-    chosen = [each for each in features or standard() if each.name not in left_out]
+    if features is None:
+        left_out = {"mail", "users", "limits", "lockout"}
+        chosen = [each for each in standard() if each.name not in left_out]
+        # All people of a story live at one address, and many of them sign up there.
+        chosen += [limits(enabled=False), lockout(enabled=False)]
+    else:
+        chosen = [each for each in features if each.name != "mail"]
     if features is None or "mail" in {each.name for each in features}:
         chosen.append(mail(sender=outbox))
     options.setdefault("environment", "development")

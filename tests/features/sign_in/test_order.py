@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tests.features.sign_in.guests import Step, stepping
 from tests.told import ADA, telling
 from watchword.features.sign_in import SignIns
+from watchword.kernel.attempts import Attempts
 from watchword.kernel.errors import ConfigurationError
 from watchword.presets import standard
 
@@ -25,6 +26,7 @@ def chained(steps: list[Step]) -> list[str]:
         sessions=nothing,
         steps=steps,
         proofs=(),
+        attempts=Attempts(()),
     )
     return [each.step for each in sign_ins.chain()]
 

@@ -38,6 +38,7 @@ def api_keys(**options: Unpack[ApiKeyOptions]) -> Feature[ApiKeys]:
             clock=wiring.clock,
             users=wiring.get(Users),
             client_id=wiring.core.client_id,
+            attempts=wiring.attempts,
         )
 
     def listens(service: ApiKeys, events: Events) -> None:

@@ -13,6 +13,7 @@ from watchword.features.api_keys.events import ApiKeyCreated, ApiKeyEnded, ApiKe
 from watchword.features.api_keys.records import ApiKey
 from watchword.features.api_keys.settings import ApiKeySettings
 from watchword.features.users import User, UserDeleted, Users
+from watchword.kernel.attempts import Attempts
 from watchword.kernel.clock import Clock
 from watchword.kernel.errors import (
     ExpiredToken,
@@ -57,6 +58,7 @@ class ApiKeys:
     clock: Clock
     users: Users[Any]
     client_id: str
+    attempts: Attempts
 
     carriage: Literal["bearer", "cookie"] = "bearer"
     prefix: str = PREFIX
@@ -85,6 +87,7 @@ class ApiKeys:
             ApiKeysLimited
             InvalidInput: a field that cannot be.
         """
+        await self.attempts.count("api_keys", account=user.email_key)
         now = self.clock.now()
         faults = [*self._name_faults(name), *self._scope_faults(scopes)]
         lives, expiry_faults = self._lives(expires_in, expires_at, now)

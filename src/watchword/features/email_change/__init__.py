@@ -31,6 +31,7 @@ def email_change(**options: Unpack[EmailChangeOptions]) -> Feature[EmailChanges]
             sessions=wiring.get(Sessions),
             postbox=wiring.one(Postbox),
             credentials=wiring.every(Credential),
+            attempts=wiring.attempts,
         )
 
     def listens(service: EmailChanges, events: Events) -> None:

@@ -11,6 +11,7 @@ from watchword.features.passwords import Passwords
 from watchword.features.sessions import Sessions
 from watchword.features.users import User, UserDeleted, UserRegistered, Users
 from watchword.kernel.address import Address
+from watchword.kernel.attempts import Attempts
 from watchword.kernel.clock import Clock
 from watchword.kernel.errors import (
     ExpiredToken,
@@ -47,6 +48,7 @@ class EmailChanges:
     sessions: Sessions
     postbox: Postbox
     credentials: Sequence[Credential]
+    attempts: Attempts
 
     purpose: str = CONFIRM
 
@@ -64,6 +66,7 @@ class EmailChanges:
         self.postbox.ensure_available()
         if not await self.passwords.prove(user, current_password):
             raise InvalidCredentials(note="e-mail change")
+        await self.attempts.count("email_change", account=address.key)  # it gets the mail
         now = self.clock.now()
         wish = EmailChange(
             realm=self.store.realm,
@@ -146,6 +149,7 @@ class EmailChanges:
             InvalidToken: unknown, spent, or the account or either address changed meanwhile.
             ExpiredToken
         """
+        await self.attempts.count("verify_email")
         digest = digest_of(token, purpose=CONFIRM)
         now = self.clock.now()
         wish = await self.store.get(EmailChange, digest=digest)
@@ -228,6 +232,7 @@ class EmailChanges:
         Raises:
             InvalidToken, ExpiredToken
         """
+        await self.attempts.count("verify_email")
         digest = digest_of(token, purpose=UNDO)
         now = self.clock.now()
         undo = await self.store.get(EmailUndo, digest=digest)

@@ -47,6 +47,7 @@ def passwords(**options: Unpack[PasswordOptions]) -> Feature[Passwords]:
             ),
             sign_ins=wiring.get(SignIns),
             registrations=wiring.every(Registrations),
+            attempts=wiring.attempts,
         )
 
     def listens(service: Passwords, events: Events) -> None:

@@ -14,6 +14,7 @@ from watchword.features.passwords.settings import PasswordSettings
 from watchword.features.sessions import Sessions
 from watchword.features.sign_in import SignIns
 from watchword.features.users import Ending, RegistrationRepeated, User, UserDeleted, Users
+from watchword.kernel.attempts import Attempts
 from watchword.kernel.clock import Clock
 from watchword.kernel.errors import (
     InvalidClient,
@@ -49,6 +50,7 @@ class Passwords:
     hasher: Hasher
     sign_ins: SignIns
     registrations: Sequence[Registrations]
+    attempts: Attempts
 
     method: str = "pwd"  # RFC 8176 §2
 
@@ -76,7 +78,7 @@ class Passwords:
         if self.settings.registration == "closed":
             raise RegistrationClosed
         self.check_policy(password, field="password")
-        self.users.address(email)
+        await self.attempts.count("register", account=self.users.address(email).key)
         silent = any(each.silent for each in self.registrations)
         hashed = await self.hasher.hash(normal(password))
         # Decides nothing but the order of work: the unique key decides. Where all is silent a
@@ -170,24 +172,33 @@ class Passwords:
             InvalidCredentials: unknown, wrong, or disabled with a wrong password: one answer,
                 one price.
         """
-        user: User | None = await self.users.by_email(email)
-        stored = await self._stored(user)
-        verdict = await self._checked(password, stored)
-        if user is None or stored is None or not verdict.ok:
-            reason = "unknown_user" if user is None else "wrong_password"
-            await self.sign_ins.failed(user, reason)
-            raise InvalidCredentials(note=reason)
+        async with self.attempts.trying("login", account=self.users.key_of(email)) as tried:
+            user: User | None = await self.users.by_email(email)
+            stored = await self._stored(user)
+            verdict = await self._checked(password, stored)
+            tried.is_right = user is not None and stored is not None and verdict.ok
+            if user is None or stored is None or not verdict.ok:
+                reason = "unknown_user" if user is None else "wrong_password"
+                await self.sign_ins.failed(user, reason)
+                raise InvalidCredentials(note=reason)
         if verdict.upgrade and user.is_active:  # else its work would tell of the right password
             await self._upgrade(stored, password)
         return user
 
     async def prove(self, user: User, presented: str) -> bool:
         """Is this the user's password?"""
-        stored = await self._stored(user)
-        verdict = await self._checked(presented, stored)
-        if not verdict.ok:
-            await self.sign_ins.failed(user, "wrong_password")
+        _, verdict = await self._proven(user, presented)
         return verdict.ok
+
+    async def _proven(self, user: User, presented: str) -> tuple[Password | None, Verdict]:
+        """Check the password of who is known already; as much an attempt as a sign-in is."""
+        async with self.attempts.trying("login", account=user.email_key) as tried:
+            stored = await self._stored(user)
+            verdict = await self._checked(presented, stored)
+            tried.is_right = verdict.ok
+            if not verdict.ok:
+                await self.sign_ins.failed(user, "wrong_password")
+        return stored, verdict
 
     async def change(self, user: User, *, current: str, new: str, keep_session: str | None) -> None:
         """Set another password for who knows the present one; other sessions end.
@@ -197,10 +208,8 @@ class Passwords:
             InvalidInput: `new` breaks the policy.
         """
         self.check_policy(new, field="new_password")
-        stored = await self._stored(user)
-        verdict = await self._checked(current, stored)
+        stored, verdict = await self._proven(user, current)
         if stored is None or not verdict.ok:
-            await self.sign_ins.failed(user, "wrong_password")
             raise InvalidCredentials(note="password change")
         hashed = await self.hasher.hash(normal(new))
         try:

@@ -28,6 +28,7 @@ def recovery(**options: Unpack[RecoveryOptions]) -> Feature[Recovery]:
             passwords=wiring.get(Passwords),
             postbox=wiring.one(Postbox),
             credentials=wiring.every(Credential),
+            attempts=wiring.attempts,
         )
 
     def listens(service: Recovery, events: Events) -> None:

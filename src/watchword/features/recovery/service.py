@@ -8,6 +8,7 @@ from watchword.features.passwords import Passwords
 from watchword.features.recovery.records import PasswordReset
 from watchword.features.recovery.settings import RecoverySettings
 from watchword.features.users import User, UserDeleted, Users
+from watchword.kernel.attempts import Attempts
 from watchword.kernel.clock import Clock
 from watchword.kernel.errors import ExpiredToken, InvalidToken, UserNotFound
 from watchword.kernel.ports import ComposedMail, Credential, MailRequest, Postbox
@@ -31,6 +32,7 @@ class Recovery:
     passwords: Passwords
     postbox: Postbox
     credentials: Sequence[Credential]
+    attempts: Attempts
 
     purpose: str = PURPOSE
 
@@ -43,6 +45,7 @@ class Recovery:
         """
         address = self.users.address(email)
         self.postbox.ensure_available()
+        await self.attempts.count("password_reset_request", account=address.key)
         async with self.store.transaction() as tx:
             await self.postbox.queue(tx, purpose=PURPOSE, address=address.key)
 
@@ -88,6 +91,7 @@ class Recovery:
             InvalidToken, ExpiredToken: nothing happened.
             InvalidInput: the password breaks the policy; the token is still good.
         """
+        await self.attempts.count("password_reset")
         digest = digest_of(token, purpose=PURPOSE)
         now = self.clock.now()
         # This look decides nothing: it spares a hash for what cannot work. `take` decides.

@@ -38,6 +38,7 @@ def sign_in(**options: Unpack[SignInOptions]) -> Feature[SignIns]:
             sessions=wiring.get(Sessions),
             steps=wiring.every(SignInStep),
             proofs=wiring.every(Proof),
+            attempts=wiring.attempts,
         )
 
     def listens(service: SignIns, events: Events) -> None:

@@ -10,6 +10,7 @@ from watchword.features.sign_in.events import SignInFailed, SignInOwed
 from watchword.features.sign_in.records import Challenge, Purpose
 from watchword.features.sign_in.settings import SignInSettings
 from watchword.features.users import User, UserDeleted, Users
+from watchword.kernel.attempts import Attempts
 from watchword.kernel.clock import Clock
 from watchword.kernel.errors import (
     AccountDisabled,
@@ -64,6 +65,7 @@ class SignIns:
     sessions: Sessions
     steps: Sequence[SignInStep]
     proofs: Sequence[Proof]
+    attempts: Attempts
 
     async def open(self) -> None:
         """Put the steps in order, or do not start.
@@ -171,6 +173,7 @@ class SignIns:
             InvalidToken: unknown, spent, tried too often, another client's, or its user changed.
             ExpiredToken
         """
+        await self.attempts.count("challenge", client=client)
         digest = digest_of(token, purpose=PURPOSE)
         now = self.clock.now()
         wanted = {} if purpose is None else {"purpose": purpose}
@@ -194,6 +197,7 @@ class SignIns:
         user: User | None = await self.users.get(tried.user_id)
         if user is None or not user.is_active or user.epoch != tried.epoch:
             raise InvalidToken(note="the challenge's user changed")
+        await self.attempts.count("mfa", account=user.email_key, client=client)
         return Pending(challenge=tried, user=user, token=Secret(token))
 
     async def credit(self, pending: Pending, factor: str) -> Pending:

@@ -38,6 +38,7 @@ def tokens(*, claims: ClaimsHook | None = None, **options: Unpack[TokenOptions])
             secrets=wiring.secrets,
             issuer=wiring.issuer,
             audience=wiring.audience,
+            attempts=wiring.attempts,
             hooks=[] if claims is None else [claims],
         )
         made.transports.extend(transports_of(made, cookies=wiring.cookies, csrf=wiring.csrf))

@@ -21,6 +21,7 @@ from watchword.features.tokens.inspection import ACCESS_TYPE, Inspection, Peeked
 from watchword.features.tokens.refresh import RefreshToken
 from watchword.features.tokens.settings import TokenSettings
 from watchword.features.users import User, Users
+from watchword.kernel.attempts import Attempts
 from watchword.kernel.clock import Clock
 from watchword.kernel.errors import (
     ClaimsUnavailable,
@@ -80,6 +81,7 @@ class Tokens:
     secrets: RootSecrets
     issuer: str
     audience: str
+    attempts: Attempts
     hooks: list[ClaimsHook] = field(default_factory=list[ClaimsHook])
     transports: "list[TokenTransport]" = field(default_factory=list["TokenTransport"])
 
@@ -320,6 +322,7 @@ class Tokens:
                 browser. Nothing was changed by it.
             ClaimsUnavailable: a claims hook failed; the token given is as good as before.
         """
+        await self.attempts.count("refresh", client=client)
         token = refresh.read(presented)
         if session is None and self._may_rotate_unseen:
             pair = await self._rotate_unseen(token, client)

@@ -165,13 +165,17 @@ class Users(Generic[U]):
         """The user of this id."""
         return await self.store.get(self.kind, id=user_id)
 
+    def key_of(self, email: str) -> str:
+        """The form in which an address is looked up; empty for what is none: nobody has that."""
+        try:
+            return address_of(email).key
+        except FieldError:
+            return ""
+
     async def by_email(self, email: str) -> U | None:
         """The user of this address, in whatever case; None too for what is no address."""
-        try:
-            key = address_of(email).key
-        except FieldError:
-            key = ""  # nobody's; asked all the same, so that nonsense takes as long
-        return await self.store.get(self.kind, email_key=key)
+        # Asked for nonsense too, so that it takes as long.
+        return await self.store.get(self.kind, email_key=self.key_of(email))
 
     async def find(self, name: str) -> U:
         """The user of this address or id, for operators.

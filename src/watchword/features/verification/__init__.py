@@ -34,6 +34,7 @@ def verification(**options: Unpack[VerificationOptions]) -> Feature[Verification
             users=wiring.get(Users),
             postbox=wiring.one(Postbox),
             credentials=wiring.every(Credential),
+            attempts=wiring.attempts,
             mode=settings.email_verification or default,
         )
 

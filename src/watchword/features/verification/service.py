@@ -14,6 +14,7 @@ from watchword.features.users import (
 )
 from watchword.features.verification.records import EmailVerification
 from watchword.features.verification.settings import Mode, VerificationSettings
+from watchword.kernel.attempts import Attempts
 from watchword.kernel.clock import Clock
 from watchword.kernel.errors import (
     EmailNotVerified,
@@ -43,6 +44,7 @@ class Verification:
     postbox: Postbox
     credentials: Sequence[Credential]
     mode: Mode
+    attempts: Attempts
 
     purpose: str = PURPOSE
     step: str = "verified_address"
@@ -68,6 +70,7 @@ class Verification:
         """
         address = self.users.address(email)
         self.postbox.ensure_available()
+        await self.attempts.count("verify_email_request", account=address.key)
         async with self.store.transaction() as tx:
             await self.postbox.queue(tx, purpose=PURPOSE, address=address.key)
 
@@ -136,6 +139,7 @@ class Verification:
             InvalidToken, ExpiredToken: nothing happened.
             InvalidCredentials: the password is wrong; nothing was spent.
         """
+        await self.attempts.count("verify_email")
         digest = digest_of(token, purpose=PURPOSE)
         now = self.clock.now()
         owed = await self.store.get(EmailVerification, digest=digest)

@@ -1,0 +1,22 @@
+"""Settings of lockout."""
+
+from typing import TypedDict
+
+from pydantic import Field
+
+from watchword.kernel.settings import Settings
+
+
+class LockoutSettings(Settings):
+    """To be written."""
+
+    enabled: bool = Field(
+        default=True,
+        description="off: failures are only limited, never answered with a growing wait",
+    )
+
+
+class LockoutOptions(TypedDict, total=False):
+    """`LockoutSettings` as keyword arguments."""
+
+    enabled: bool
