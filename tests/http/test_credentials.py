@@ -540,6 +540,8 @@ async def test_a_hit_is_answered_without_a_frame_of_the_gates() -> None:
                 cookies=auth.cookies,
                 check="cached",
                 takes_access_cookie=False,
+                realm=auth.core.realm,
+                client_id=auth.core.client_id,
                 max_body=1,
                 dev_hosts=None,
             ),
@@ -548,6 +550,7 @@ async def test_a_hit_is_answered_without_a_frame_of_the_gates() -> None:
             csrf=auth.csrf,
             clients=auth.clients,
             clock=auth.clock,
+            events=auth.events,
             ready=lambda: None,
         )
 

@@ -138,8 +138,10 @@ def client_of(app: FastAPI, headers: Mapping[str, str] | None = None) -> httpx.A
 def _apart(app: FastAPI) -> Any:
     """The app as a server runs it: each request in a task of its own, which forgets it."""
 
+    inner = cast("Any", app)
+
     async def run(scope: Any, receive: Any, send: Any) -> None:
-        await asyncio.create_task(cast("Any", app(scope, receive, send)))
+        await asyncio.create_task(inner(scope, receive, send))
 
     return run
 

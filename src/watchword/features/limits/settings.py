@@ -10,9 +10,7 @@ from watchword.kernel.settings import Settings
 class LimitSettings(Settings):
     """To be written."""
 
-    enabled: bool = Field(
-        default=True, description="off only where something in front counts instead"
-    )
+    enabled: bool = Field(default=True, description="off only where a proxy counts instead")
 
 
 class LimitOptions(TypedDict, total=False):

@@ -12,7 +12,7 @@ class LockoutSettings(Settings):
 
     enabled: bool = Field(
         default=True,
-        description="off: failures are only limited, never answered with a growing wait",
+        description="off: who fails too often waits no longer",
     )
 
 
