@@ -129,7 +129,7 @@ def bearer(access_token: str) -> dict[str, str]:
 def client_of(app: FastAPI, headers: Mapping[str, str] | None = None) -> httpx.AsyncClient:
     """A client that speaks to the app without a network, as a browser of its own origin."""
     return httpx.AsyncClient(
-        transport=httpx.ASGITransport(app=cast("Any", _apart(app))),
+        transport=httpx.ASGITransport(app=_apart(app)),
         base_url=ORIGIN,
         headers=dict(headers or {}),
     )
