@@ -30,9 +30,9 @@ from watchword.features.mail import mail
 from watchword.features.sessions import Session, sessions
 from watchword.features.tokens import tokens
 from watchword.features.users import User
-from watchword.presets import standard
 from watchword.storage.feed import Follower
 from watchword.storage.store import Paging, ge, gt
+from watchword.testing import without_limits
 from watchword.testing.story import Outbox
 
 BATCH = 500  # of an expiry
@@ -69,7 +69,8 @@ async def filled(backend: Backend, url: str, size: int) -> AsyncGenerator[Filled
     """A database with so many people, and an App on one connection."""
     if backend == "postgresql":
         url += f"{'&' if '?' in url else '?'}pool_size=1&read_pool_size=1"
-    features = [each for each in standard() if each.name not in ("mail", "sessions", "tokens")]
+    left_out = ("mail", "sessions", "tokens")
+    features = [each for each in without_limits() if each.name not in left_out]
     auth = Watchword(
         url,
         features=[

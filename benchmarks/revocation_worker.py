@@ -18,14 +18,13 @@ from fastapi import FastAPI
 
 from watchword import CurrentPrincipal, Watchword
 from watchword.features.sessions import sessions
-from watchword.presets import standard
 from watchword.server.asgi import server_app
-from watchword.testing import cheap_hashing
+from watchword.testing import cheap_hashing, without_limits
 
 
 def watchword(*, database: str, sessions_in: str | None, secret: str) -> Watchword:
     """A Watchword in production; the same in all workers."""
-    features = [each for each in standard() if each.name != "sessions"]
+    features = [each for each in without_limits() if each.name != "sessions"]
     apart: dict[str, Any] = {} if sessions_in is None else {"store": sessions_in}
     return Watchword(
         database,

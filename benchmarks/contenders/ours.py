@@ -16,7 +16,7 @@ from watchword.features.sessions import sessions
 from watchword.features.tokens import tokens
 from watchword.features.users import User
 from watchword.kernel.principal import Client
-from watchword.presets import standard
+from watchword.testing import without_limits
 
 PEOPLE = 32
 SESSIONS = 5  # of the one who lists them
@@ -28,7 +28,7 @@ def watchword(database: str, **options: Any) -> Watchword:
     """A Watchword in production; tokens outlive a long run, and one person may have many."""
     changed = (tokens(access_ttl="24h"), sessions(max_sessions=100))
     named = {"users", *(each.name for each in changed)}
-    features = [each for each in standard() if each.name not in named]
+    features = [each for each in without_limits() if each.name not in named]
     return Watchword(
         database,
         features=[*features, *changed],

@@ -21,9 +21,9 @@ from tests.attacks.owing import Owing
 from tests.told import ANOTHER, ENVIRON, PASSWORD, Story, browser, neighbour, telling
 from watchword import requires
 from watchword.kernel.feature import Ends, Reach
-from watchword.presets import CATALOGUE, standard
+from watchword.presets import CATALOGUE
 from watchword.testing import cheap_hashing
-from watchword.testing.story import bearer
+from watchword.testing.story import bearer, without_limits
 
 ROWS = {row.name: row for make in CATALOGUE for row in make().ends}
 HEARD_WITHIN = 10.0  # seconds of real time; milliseconds as a rule
@@ -165,7 +165,7 @@ class Scene:
 @asynccontextmanager
 async def _scene(database: str) -> AsyncGenerator[Scene, None]:
     owing, options = Owing(), {"environ": {**ENVIRON, **SETTINGS}}
-    features = [*standard(), owing.feature()]
+    features = [*without_limits(), owing.feature()]
     apps = [FastAPI(), FastAPI()]
     for app in apps:
         for kind in ("session", "api_key", "service"):

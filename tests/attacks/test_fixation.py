@@ -23,8 +23,7 @@ from tests.told import (
     problem,
     telling,
 )
-from watchword.presets import standard
-from watchword.testing.story import bearer
+from watchword.testing.story import bearer, without_limits
 
 PLANTED = f"wwc_{'A' * 43}"
 TRANSPORTS = ("cookie", "hybrid", "cookie_pair")
@@ -38,7 +37,7 @@ async def owing() -> Owing:
 @pytest.fixture
 async def story(owing: Owing) -> AsyncGenerator[Story, None]:
     environ = {**ENVIRON, "WATCHWORD_TOKENS__COOKIE_PAIR": "true"}
-    async with telling(environ=environ, features=[*standard(), owing.feature()]) as told:
+    async with telling(environ=environ, features=[*without_limits(), owing.feature()]) as told:
         for email in (ADA, EVE):
             await told.auth.passwords.create_user(email=email, password=PASSWORD, is_verified=True)
         yield told

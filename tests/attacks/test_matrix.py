@@ -20,8 +20,7 @@ from tests.attacks.owing import Owing
 from tests.told import ANOTHER, ENVIRON, PASSWORD, Story, browser, cookie_session, csrf_of, telling
 from watchword import requires
 from watchword.crypto.keys import generate_secret
-from watchword.presets import standard
-from watchword.testing.story import ORIGIN, bearer
+from watchword.testing.story import ORIGIN, bearer, without_limits
 
 SETTINGS = {
     "WATCHWORD_SESSIONS__MAX_SESSIONS": "100",
@@ -353,7 +352,7 @@ async def holders(request: pytest.FixtureRequest) -> AsyncGenerator[Makes, None]
             telling(
                 environ={**ENVIRON, **SETTINGS},
                 token_check=request.param,
-                features=[*standard(), owing.feature()],
+                features=[*without_limits(), owing.feature()],
                 app=app,
             )
         )

@@ -24,15 +24,15 @@ from watchword.crypto.sealing import Sealer
 from watchword.features.api_keys import api_keys
 from watchword.features.keys import StoredKey, keys
 from watchword.kernel.errors import StoreUnavailable
-from watchword.presets import standard
 from watchword.resealing import Resealing, reseal
 from watchword.storage.store import Paging, where
+from watchword.testing.story import without_limits
 
 PAGE = Path(__file__).parents[2] / "docs" / "features" / "keys.md"
 
 
 def made_with(**options: Any) -> list[Any]:
-    return [keys(**options), *(each for each in standard() if each.name != "keys")]
+    return [keys(**options), *(each for each in without_limits() if each.name != "keys")]
 
 
 async def test_what_a_provider_says_is_in_no_log_of_a_start_that_failed() -> None:
@@ -214,7 +214,10 @@ async def test_a_request_does_not_wait_while_another_process_writes(tmp_path: Pa
 async def test_keys_in_their_overlap_are_not_heaped_up_by_ending_their_successors(
     database_url: str,
 ) -> None:
-    features = [api_keys(max_keys=2), *(each for each in standard() if each.name != "api_keys")]
+    features = [
+        api_keys(max_keys=2),
+        *(each for each in without_limits() if each.name != "api_keys"),
+    ]
     async with telling(database_url, features=features, app=reporting()) as story:
         await story.register()
         headers = await signed_in(story)

@@ -20,9 +20,8 @@ from watchword.features.users import Users
 from watchword.kernel.errors import InvalidToken, StoreUnavailable
 from watchword.kernel.feature import Feature
 from watchword.kernel.principal import Client
-from watchword.presets import standard
 from watchword.storage.store import Paging, Store
-from watchword.testing.story import bearer
+from watchword.testing.story import bearer, without_limits
 
 CROSS = (
     {"Sec-Fetch-Site": "cross-site"},
@@ -35,7 +34,7 @@ CROSS = (
 def but(*own: Feature[Any]) -> list[Feature[Any]]:
     """The standard features, some of them replaced."""
     names = {feature.name for feature in own}
-    return [*own, *(feature for feature in standard() if feature.name not in names)]
+    return [*own, *(feature for feature in without_limits() if feature.name not in names)]
 
 
 async def refresh(client: httpx.AsyncClient, token: str, **headers: str) -> httpx.Response:
@@ -275,7 +274,7 @@ async def test_going_on_makes_an_old_proof_no_younger(again: bool) -> None:
     async def danger() -> str:
         return "done"
 
-    async with telling(features=[*standard(), owing.feature()], app=app) as story:
+    async with telling(features=[*without_limits(), owing.feature()], app=app) as story:
         await story.register()
         user = await story.auth.users.find(ADA)
         path, headers = "login", dict[str, str]()

@@ -15,10 +15,10 @@ from watchword.features.keys import StoredKey
 from watchword.kernel.feature import Feature
 from watchword.kernel.secrets import Secret
 from watchword.kernel.settings import Settings
-from watchword.presets import standard
 from watchword.resealing import Resealing, reseal
 from watchword.storage.record import place_of, record
 from watchword.storage.store import Paging, Store, where
+from watchword.testing.story import without_limits
 
 
 @record(name="test_sealed_badge", key=("owner", "number"), sealed=("token", "code"))
@@ -36,7 +36,7 @@ def features() -> list[Any]:
     badges: Feature[object] = Feature(
         name="badges", service=lambda _: object(), settings=Settings, records=(Badge,)
     )
-    return [*standard(), badges]
+    return [*without_limits(), badges]
 
 
 def sealed_badge(sealer: Sealer, realm: str, number: int, *, code: bool) -> Badge:

@@ -17,7 +17,7 @@ from fastapi import FastAPI
 from tests.faults.places import Place
 from watchword import Watchword
 from watchword.crypto.keys import generate_secret
-from watchword.testing import cheap_hashing
+from watchword.testing import cheap_hashing, without_limits
 from watchword.testing.story import PASSWORD, bearer, client_of
 
 ROUNDS = 5
@@ -116,7 +116,7 @@ def main(database: str, sessions: str | None = None) -> None:
     place = Place(name="forked", database=database, sessions=sessions)
     auth = Watchword(
         database,
-        features=place.features(),
+        features=without_limits(place.features()),
         environ={},
         environment="development",
         secret=generate_secret(),

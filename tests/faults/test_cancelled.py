@@ -18,13 +18,13 @@ from watchword.crypto import hashing
 from watchword.features.passwords.records import Password
 from watchword.features.sessions import sessions
 from watchword.features.users import User
-from watchword.presets import standard
 from watchword.stores.sql import SqlDriver
+from watchword.testing.story import without_limits
 
 SOON = 5.0  # seconds; "at once" on a busy machine
 Count = Callable[[int, int], int]
 # So many that none of theirs is ended for another.
-FEATURES = [sessions(max_sessions=1000), *(f for f in standard() if f.name != "sessions")]
+FEATURES = [sessions(max_sessions=1000), *(f for f in without_limits() if f.name != "sessions")]
 
 
 class Caller:

@@ -16,8 +16,7 @@ from tests.told import ADA, ANOTHER, PASSWORD, PRODUCTION, browser, problem
 from watchword import Watchword
 from watchword.crypto.keys import generate_secret
 from watchword.features.mail import OutboxMail, mail
-from watchword.presets import standard
-from watchword.testing import MovableClock
+from watchword.testing import MovableClock, without_limits
 
 
 @dataclass
@@ -71,7 +70,7 @@ async def test_people_sign_up_and_reset_while_no_mail_can_leave_and_get_it_later
     place = socket.create_server(("127.0.0.1", 0))
     port = place.getsockname()[1]
     place.close()  # nobody answers there
-    features = [each for each in standard() if each.name != "mail"]
+    features = [each for each in without_limits() if each.name != "mail"]
     features.append(mail(url=f"smtp+plain://127.0.0.1:{port}"))
     auth = Watchword(
         database_url,

@@ -30,10 +30,9 @@ from watchword.http.depends import CurrentClaims, CurrentIdentity, session_repla
 from watchword.http.gate import MAX_CREDENTIAL, Gate, GateSettings
 from watchword.kernel.errors import StoreUnavailable
 from watchword.kernel.ports import Authenticator
-from watchword.presets import standard
 from watchword.storage.store import Paging
 from watchword.testing import Story
-from watchword.testing.story import bearer
+from watchword.testing.story import bearer, without_limits
 
 READS = ("get", "find", "count")
 
@@ -629,7 +628,10 @@ def opened_to_keys() -> FastAPI:
 @pytest.mark.invariant("I-10", "I-21")
 async def test_a_key_passes_only_what_was_opened_to_keys_before() -> None:
     for lifted in (True, False):
-        pair = [*(each for each in standard() if each.name != "tokens"), tokens(cookie_pair=True)]
+        pair = [
+            *(each for each in without_limits() if each.name != "tokens"),
+            tokens(cookie_pair=True),
+        ]
         app = opened_to_keys()
         async with telling(app=app, features=pair, lift_guards=lifted) as story:
             await story.join()

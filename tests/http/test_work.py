@@ -16,9 +16,8 @@ from sqlalchemy import Engine, event
 from tests.told import ADA, PASSWORD, Story, Work, browser, cookie_session, hashes, telling
 from watchword.crypto.signatures import SigningKey
 from watchword.features.tokens import tokens
-from watchword.presets import standard
 from watchword.stores.sql.direct import PostgresReader, SqliteReader
-from watchword.testing.story import bearer
+from watchword.testing.story import bearer, without_limits
 
 NOTHING: dict[str, int] = {}
 MARKS = {"BEGIN", "COMMIT", "PRAGMA", "SAVEPOINT", "RELEASE"}  # what asks for no row
@@ -98,7 +97,7 @@ async def test_a_hit_of_the_gate_asks_no_store_and_checks_no_signature(
 
 @pytest.mark.invariant("I-02", "I-03", "I-10")
 async def test_a_hit_by_the_access_cookie_asks_no_store_either(work: Work) -> None:
-    features = [tokens(cookie_pair=True), *(f for f in standard() if f.name != "tokens")]
+    features = [tokens(cookie_pair=True), *(f for f in without_limits() if f.name != "tokens")]
     async with telling(features=features) as story, browser(story.app) as client:
         await story.join()
         await story.log_in(transport="cookie_pair", client=client)

@@ -13,11 +13,10 @@ from tests.told import ADA, ANOTHER, PASSWORD, Story, neighbour, telling
 from watchword import Watchword
 from watchword.features.sessions import sessions
 from watchword.kernel.errors import ConfigurationError
-from watchword.presets import standard
 from watchword.server.metrics import metrics
 from watchword.storage.feed import Change
 from watchword.storage.following import Following
-from watchword.testing.story import bearer
+from watchword.testing.story import bearer, without_limits
 
 HEARD_WITHIN = 5.0  # seconds of real time; milliseconds as a rule
 
@@ -245,7 +244,7 @@ async def test_use_of_a_cached_cookie_still_moves_its_idle_end(database_url: str
 
 
 def _with_sessions(**options: Any) -> list[Any]:
-    return [sessions(**options), *(each for each in standard() if each.name != "sessions")]
+    return [sessions(**options), *(each for each in without_limits() if each.name != "sessions")]
 
 
 @pytest.mark.invariant("I-22")

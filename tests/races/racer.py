@@ -15,7 +15,7 @@ from tests.told import browser
 from watchword import Watchword
 from watchword.features.mail import Mail
 from watchword.kernel.secrets import Secret
-from watchword.testing import cheap_hashing
+from watchword.testing import cheap_hashing, without_limits
 
 
 async def deliver_nothing(_: Mail) -> bool:
@@ -24,7 +24,13 @@ async def deliver_nothing(_: Mail) -> bool:
 
 
 async def race(url: str, secret: str) -> None:
-    auth = Watchword(url, environment="development", secret=Secret(secret), environ=os.environ)
+    auth = Watchword(
+        url,
+        features=without_limits(),
+        environment="development",
+        secret=Secret(secret),
+        environ=os.environ,
+    )
     Mail.deliver_due = deliver_nothing  # type: ignore[method-assign]
     app = FastAPI()
     auth.install(app)

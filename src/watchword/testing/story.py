@@ -135,6 +135,15 @@ def client_of(app: FastAPI, headers: Mapping[str, str] | None = None) -> httpx.A
     )
 
 
+def without_limits(features: Sequence[Feature[Any]] | None = None) -> list[Feature[Any]]:
+    """Features, `standard()` by default, with limits and lockout switched off.
+
+    All people of a story live at one address, and many of them sign up there.
+    """
+    chosen = [each for each in features or standard() if each.name not in {"limits", "lockout"}]
+    return [*chosen, limits(enabled=False), lockout(enabled=False)]
+
+
 def _apart(app: Any) -> Any:
     """The app as a server runs it: each request in a task of its own, which forgets it."""
 
@@ -157,7 +166,7 @@ async def telling(
 
     Args:
         database: a fresh one.
-        features: instead of `standard()` without limits and lockout; mail goes to the story's
+        features: instead of `without_limits()`; mail goes to the story's
             outbox either way.
         app: the app to install into.
         environ: settings as the environment would give them; this process's own counts for nothing.
@@ -165,10 +174,7 @@ async def telling(
     """
     outbox, clock = Outbox(), MovableClock(datetime.now(UTC))
     if features is None:
-        left_out = {"mail", "users", "limits", "lockout"}
-        chosen = [each for each in standard() if each.name not in left_out]
-        # All people of a story live at one address, and many of them sign up there.
-        chosen += [limits(enabled=False), lockout(enabled=False)]
+        chosen = [each for each in without_limits() if each.name not in {"mail", "users"}]
     else:
         chosen = [each for each in features if each.name != "mail"]
     if features is None or "mail" in {each.name for each in features}:

@@ -12,15 +12,14 @@ from fastapi import FastAPI
 from tests.features.api_keys.owner import get, listed, made, reporting, signed_in
 from tests.told import ADA, EVE, Story, browser, neighbour, problem, telling
 from watchword.features.api_keys import ApiKey, api_keys
-from watchword.presets import standard
-from watchword.testing.story import bearer
+from watchword.testing.story import bearer, without_limits
 
 MOST = 5
 
 
 @pytest.mark.invariant("I-18")
 async def test_at_once_or_not_nobody_has_one_key_too_many(database_url: str) -> None:
-    features = [each for each in standard() if each.name not in ("api_keys", "users")]
+    features = [each for each in without_limits() if each.name not in ("api_keys", "users")]
     features.append(api_keys(max_keys=MOST))
     async with telling(database_url, features=features, app=reporting()) as story:
         await story.register()

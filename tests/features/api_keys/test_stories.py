@@ -25,9 +25,8 @@ from tests.told import (
     texts_of,
 )
 from watchword.features.api_keys import ApiKey, ApiKeyCreated, ApiKeyEnded, ApiKeyRotated, api_keys
-from watchword.presets import standard
 from watchword.storage.store import Paging
-from watchword.testing.story import bearer
+from watchword.testing.story import bearer, without_limits
 
 HEARD_WITHIN = 5.0  # seconds of real time; milliseconds as a rule
 SHOWN = {
@@ -218,7 +217,7 @@ async def test_rotation_leaves_both_working_until_the_overlap_is_over(database_u
 
 
 async def test_what_a_key_is_asked_to_be_has_bounds() -> None:
-    features = [each for each in standard() if each.name not in ("api_keys", "users")]
+    features = [each for each in without_limits() if each.name not in ("api_keys", "users")]
     mine = api_keys(scopes=["reports:read"], max_ttl="30d", max_overlap="1d")
     async with telling(features=[*features, mine], app=reporting()) as story:
         await story.register()

@@ -23,8 +23,8 @@ from watchword import ConfigurationError
 from watchword.crypto.keys import generate_secret
 from watchword.features.keys import StoredKey, keys
 from watchword.kernel.secrets import Secret, new_secret
-from watchword.presets import standard
 from watchword.storage.store import Paging
+from watchword.testing.story import without_limits
 
 RIPE = timedelta(minutes=5, seconds=12)
 RSA = rsa.generate_private_key(65537, 2048)
@@ -51,7 +51,7 @@ def jwk(key: Any, algorithm: str) -> dict[str, Any]:
 
 
 def made_with(**options: Any) -> list[Any]:
-    return [keys(**options), *(each for each in standard() if each.name != "keys")]
+    return [keys(**options), *(each for each in without_limits() if each.name != "keys")]
 
 
 def refused(**options: Any) -> str:

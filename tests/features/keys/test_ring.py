@@ -15,8 +15,8 @@ from watchword.features.keys import KeyPublished, KeyRevoked, KeyRotated, Stored
 from watchword.features.tokens import tokens
 from watchword.kernel.errors import KeyInUse, KeyNotFound
 from watchword.kernel.events import Event
-from watchword.presets import standard
 from watchword.storage.store import Paging, where
+from watchword.testing.story import without_limits
 
 RIPE = timedelta(minutes=5, seconds=12)  # max-age of the JWKS, bound of the feed, leeway
 OVER = timedelta(minutes=15, seconds=40)  # an access token, leeway, and whoever hears last
@@ -42,7 +42,7 @@ async def shown(story: Story) -> set[str]:
 
 
 def without(*names: str) -> list[Any]:
-    return [each for each in standard() if each.name not in names]
+    return [each for each in without_limits() if each.name not in names]
 
 
 def level(story: Story, other: Story) -> None:

@@ -23,8 +23,7 @@ from tests.told import (
 from watchword.crypto.keys import generate_secret
 from watchword.features.passwords import passwords
 from watchword.kernel.errors import ConfigurationError
-from watchword.presets import standard
-from watchword.testing.story import bearer
+from watchword.testing.story import bearer, without_limits
 
 UNKNOWN = "nob@example.com"
 
@@ -226,7 +225,7 @@ async def test_only_clients_that_show_a_secret_bring_passwords_where_that_is_ask
 ) -> None:
     secret = generate_secret()
     chosen = passwords(client_id="ours", client_secret=secret)
-    features = [chosen, *(each for each in standard() if each.name != "passwords")]
+    features = [chosen, *(each for each in without_limits() if each.name != "passwords")]
     async with telling(features=features) as story:
         await story.register()
         login = {"email": ADA, "password": PASSWORD}

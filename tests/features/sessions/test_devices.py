@@ -22,9 +22,8 @@ from watchword.features.sessions import Device, DeviceAdded, Session, SessionEnd
 from watchword.features.sessions.agents import agent_of
 from watchword.features.sessions.devices import MOST
 from watchword.features.users import users
-from watchword.presets import standard
 from watchword.storage.store import Paging
-from watchword.testing.story import bearer
+from watchword.testing.story import bearer, without_limits
 
 IPHONE = (
     "Mozilla/5.0 (iPhone; CPU iPhone OS 18_1 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like "
@@ -155,7 +154,7 @@ async def test_no_mail_to_an_address_that_is_not_proven_nor_where_none_leaves(
                 await cookie_session(story, client)
         await story.mails()
         assert not new_device_mails(story)
-    others = [each for each in standard() if each.name in {"users", "sessions", "passwords"}]
+    others = [each for each in without_limits() if each.name in {"users", "sessions", "passwords"}]
     async with telling("sqlite://", features=others) as story:
         user = await story.auth.passwords.create_user(email=ADA, password=PASSWORD)
         await story.auth.users.mark_verified(user, within=story.auth.store)
@@ -227,7 +226,7 @@ async def items(client: Any) -> list[dict[str, Any]]:
 @pytest.mark.capability("S0-61")
 @pytest.mark.invariant("I-18")
 async def test_the_oldest_makes_room_and_its_owner_is_told(database_url: str) -> None:
-    features = [each for each in standard() if each.name not in {"sessions", "users"}]
+    features = [each for each in without_limits() if each.name not in {"sessions", "users"}]
     features += [users(), sessions(max_sessions=2, page="https://example.com/sessions")]
     async with telling(database_url, features=features) as story:
         await story.join()

@@ -12,7 +12,7 @@ from tests.told import ADA, telling
 from watchword.features.sign_in import SignIns
 from watchword.kernel.attempts import Attempts
 from watchword.kernel.errors import ConfigurationError
-from watchword.presets import standard
+from watchword.testing.story import without_limits
 
 
 def chained(steps: list[Step]) -> list[str]:
@@ -81,7 +81,7 @@ def test_a_circle_is_no_order(steps: list[Step], data: st.DataObject) -> None:
 )
 async def test_steps_without_an_order_stop_the_start(steps: list[Step], said: str) -> None:
     with pytest.raises(ConfigurationError, match=said):
-        async with telling(features=[*standard(), *stepping(*steps)]):
+        async with telling(features=[*without_limits(), *stepping(*steps)]):
             pass
 
 
@@ -94,7 +94,7 @@ async def test_a_sign_in_asks_them_in_that_order_whatever_the_order_of_features(
                 Step(step="middle", after=("zero",), seen=seen),
                 Step(step="zero", seen=seen),
             ),
-            *standard(),
+            *without_limits(),
         ]
         random.Random(seed).shuffle(features)
         async with telling(features=features) as story:

@@ -29,16 +29,15 @@ from watchword.features.sessions import Session
 from watchword.features.sign_in import Challenge, SignInFailed, SignInOwed, sign_in
 from watchword.features.tokens import tokens
 from watchword.features.verification import verification
-from watchword.presets import standard
 from watchword.storage.store import Paging
-from watchword.testing.story import bearer
+from watchword.testing.story import bearer, without_limits
 
 REQUIRED = verification(email_verification="required")
 
 
 def but(*features: Any) -> list[Any]:
     names = {feature.name for feature in features}
-    return [*features, *(each for each in standard() if each.name not in names)]
+    return [*features, *(each for each in without_limits() if each.name not in names)]
 
 
 async def ask(client: httpx.AsyncClient, path: str, **body: Any) -> httpx.Response:

@@ -16,9 +16,8 @@ from watchword.features.keys import keys
 from watchword.features.sessions import Session
 from watchword.features.tokens import ClaimsHook, tokens
 from watchword.kernel.errors import ExpiredToken, InvalidToken
-from watchword.presets import standard
 from watchword.storage.store import Paging, where
-from watchword.testing.story import bearer
+from watchword.testing.story import bearer, without_limits
 
 OWN = {"iss", "aud", "sub", "client_id", "sid", "jti", "iat", "exp", "scope"}
 
@@ -29,7 +28,7 @@ async def told(
 ) -> AsyncGenerator[Story]:
     core = {name: named.pop(name) for name in ("public_url", "audience") if name in named}
     own = [tokens(claims=claims, **named)]
-    features = [*own, *(f for f in standard() if f.name != "tokens")]
+    features = [*own, *(f for f in without_limits() if f.name != "tokens")]
     async with telling(features=features, app=app, **core) as story:
         await story.register()
         yield story
@@ -53,7 +52,7 @@ async def only_session(story: Story) -> Session:
 @pytest.mark.capability("S1-03", "S1-18", "S2-17", "S0-41")
 @pytest.mark.parametrize("algorithm", ["ES256", "EdDSA", "HS256", "RS256"])
 async def test_every_algorithm_goes_the_whole_way(algorithm: Any) -> None:
-    features = [keys(algorithm=algorithm), *(f for f in standard() if f.name != "keys")]
+    features = [keys(algorithm=algorithm), *(f for f in without_limits() if f.name != "keys")]
     async with telling(features=features) as story, browser(story.app) as client:
         await story.register()
         pair = await story.log_in()

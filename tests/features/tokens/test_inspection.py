@@ -14,13 +14,12 @@ from watchword.crypto.signatures import SigningKey
 from watchword.features.tokens import Check, Inspection, tokens
 from watchword.kernel.errors import InvalidToken
 from watchword.kernel.principal import Identity
-from watchword.presets import standard
-from watchword.testing.story import bearer
+from watchword.testing.story import bearer, without_limits
 
 
 @pytest.fixture
 async def story() -> AsyncGenerator[Story]:
-    features = [tokens(leeway="5s"), *(f for f in standard() if f.name != "tokens")]
+    features = [tokens(leeway="5s"), *(f for f in without_limits() if f.name != "tokens")]
     async with telling(features=features) as told:
         await told.join()
         yield told

@@ -11,8 +11,8 @@ import pytest
 from tests.told import ADA, Story, Work, browser, csrf_of, problem, telling
 from watchword.features.sessions import Session
 from watchword.features.tokens import tokens
-from watchword.presets import standard
 from watchword.storage.store import Paging
+from watchword.testing.story import without_limits
 
 LOGIN = {"email": ADA, "password": "correct horse battery staple"}
 
@@ -21,7 +21,7 @@ LOGIN = {"email": ADA, "password": "correct horse battery staple"}
 async def with_tokens(*, database: str = "sqlite://", **named: Any) -> AsyncGenerator[Story]:
     """A story with settings of tokens, and with Ada in it."""
     core = {name: named.pop(name) for name in ("binding", "csrf") if name in named}
-    features = [tokens(**named), *(f for f in standard() if f.name != "tokens")]
+    features = [tokens(**named), *(f for f in without_limits() if f.name != "tokens")]
     async with telling(database, features=features, **core) as story:
         await story.register()
         yield story

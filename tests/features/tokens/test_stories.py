@@ -14,10 +14,9 @@ from watchword.features.sessions import RefreshTokenReplayed, Session, SessionEn
 from watchword.features.tokens import refresh as form
 from watchword.features.tokens import tokens
 from watchword.kernel.errors import RevokedToken
-from watchword.presets import standard
 from watchword.storage.record import schema_of
 from watchword.storage.store import Paging
-from watchword.testing.story import bearer
+from watchword.testing.story import bearer, without_limits
 
 
 async def refresh(
@@ -60,7 +59,7 @@ async def test_a_sign_in_gives_a_pair_that_others_can_verify(database_url: str) 
 @pytest.mark.capability("S2-17")
 @pytest.mark.parametrize("algorithm", ["ES256", "EdDSA", "HS256", "RS256"])
 async def test_the_header_follows_the_setting(algorithm: Any) -> None:
-    features = [keys(algorithm=algorithm), *(f for f in standard() if f.name != "keys")]
+    features = [keys(algorithm=algorithm), *(f for f in without_limits() if f.name != "keys")]
     async with telling(features=features) as story:
         await story.register()
         token = (await story.log_in())["access_token"]
@@ -73,7 +72,7 @@ async def test_the_header_follows_the_setting(algorithm: Any) -> None:
 
 @pytest.mark.capability("S2-12")
 async def test_an_access_token_ends_when_it_says(database_url: str) -> None:
-    features = [tokens(access_ttl="30m"), *(f for f in standard() if f.name != "tokens")]
+    features = [tokens(access_ttl="30m"), *(f for f in without_limits() if f.name != "tokens")]
     async with telling(database_url, features=features) as story:
         await story.register()
         pair = await story.log_in()
@@ -346,7 +345,7 @@ async def test_what_ends_here_is_over_here_at_once_and_elsewhere_in_two_seconds(
 
 
 async def test_the_access_token_dies_with_the_family(database_url: str) -> None:
-    features = [tokens(family_max_age="20m"), *(f for f in standard() if f.name != "tokens")]
+    features = [tokens(family_max_age="20m"), *(f for f in without_limits() if f.name != "tokens")]
     async with telling(database_url, features=features) as story:
         await story.register()
         pair = await story.log_in()

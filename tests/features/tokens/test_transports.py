@@ -13,9 +13,8 @@ from tests.told import ADA, PASSWORD, PRODUCTION, SITE, Story, browser, csrf_of,
 from watchword import CurrentUser
 from watchword.features.sessions import Session
 from watchword.features.tokens import tokens
-from watchword.presets import standard
 from watchword.storage.store import Paging
-from watchword.testing.story import bearer
+from watchword.testing.story import bearer, without_limits
 
 LOGIN = {"email": ADA, "password": PASSWORD}
 CROSS = ({"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site"}, {"Origin": "null"})
@@ -23,7 +22,7 @@ CROSS = ({"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site"}, {"Or
 
 @asynccontextmanager
 async def told(*, app: FastAPI | None = None, **named: Any) -> AsyncGenerator[Story]:
-    features = [tokens(cookie_pair=True), *(f for f in standard() if f.name != "tokens")]
+    features = [tokens(cookie_pair=True), *(f for f in without_limits() if f.name != "tokens")]
     async with telling(features=features, app=app, **named) as story:
         await story.join()
         yield story
@@ -140,7 +139,7 @@ async def test_the_access_cookie_counts_like_a_token_and_needs_csrf_like_a_cooki
 async def test_a_cookie_holds_no_access_token_longer_than_fifteen_minutes() -> None:
     features = [
         tokens(cookie_pair=True, access_ttl="4h"),
-        *(f for f in standard() if f.name != "tokens"),
+        *(f for f in without_limits() if f.name != "tokens"),
     ]
     async with telling(features=features) as story, browser(story.app) as client:
         await story.register()

@@ -26,7 +26,7 @@ from watchword.features.transfer import (
     Tally,
 )
 from watchword.features.users import User
-from watchword.presets import standard
+from watchword.testing.story import without_limits
 
 READING = Reading(origin="jsonl", columns=PRESETS["jsonl"])
 
@@ -73,7 +73,7 @@ async def test_a_user_of_each_kind_signs_in_and_their_hash_becomes_ours(name: st
 
 
 async def test_the_configured_scheme_may_be_bcrypt(database_url: str) -> None:
-    features = [each for each in standard() if each.name != "passwords"]
+    features = [each for each in without_limits() if each.name != "passwords"]
     features.append(passwords(hash_scheme="bcrypt"))
     _, foreign = FOREIGN["django pbkdf2_sha256"]
     async with telling(database_url, features=features) as story:
@@ -110,7 +110,7 @@ EXPORT = {
 
 @pytest.mark.parametrize("indent", [None, 2], ids=["compact", "spread"])
 async def test_users_of_firebase_sign_in(indent: int | None) -> None:
-    features = [each for each in standard() if each.name != "passwords"]
+    features = [each for each in without_limits() if each.name != "passwords"]
     features.append(passwords(firebase_signer_keys=[FIREBASE_KEY]))
     async with telling(features=features) as story:
         (signer,) = story.auth.transfer.signers()

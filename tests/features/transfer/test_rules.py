@@ -34,7 +34,7 @@ from watchword.features.transfer.arrivals import Arrivals, Refused
 from watchword.features.transfer.seen import Seen
 from watchword.features.users import UserRegistered, users
 from watchword.kernel.address import address_of
-from watchword.presets import standard
+from watchword.testing.story import without_limits
 
 HASH = FOREIGN["django pbkdf2_sha256"][1]
 
@@ -401,7 +401,7 @@ MEMBERS: list[dict[str, Any]] = [
 @pytest.mark.parametrize("form", ["jsonl", "csv"])
 async def test_what_goes_out_comes_in_again(form: Literal["jsonl", "csv"], sqlite_url: str) -> None:
     def features() -> Any:
-        return [*(each for each in standard() if each.name != "users"), users(Member)]
+        return [*(each for each in without_limits() if each.name != "users"), users(Member)]
 
     async with telling(features=features()) as story:
         for n, own in enumerate(MEMBERS):
@@ -460,7 +460,7 @@ async def test_hashes_stay_unless_they_are_asked_for() -> None:
 
 
 async def test_own_fields_are_held_to_what_a_database_holds() -> None:
-    features = [*(each for each in standard() if each.name != "users"), users(Member)]
+    features = [*(each for each in without_limits() if each.name != "users"), users(Member)]
     bad: list[dict[str, Any]] = [
         {"points": 2**63},
         {"points": "many"},

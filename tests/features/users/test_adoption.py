@@ -15,9 +15,8 @@ from watchword import Own, User, Watchword, user_fields
 from watchword.crypto.keys import generate_secret
 from watchword.features.users import users
 from watchword.kernel.errors import UserAlreadyExists, UserInUse
-from watchword.presets import standard
 from watchword.storage.errors import SchemaBehind
-from watchword.testing.story import bearer
+from watchword.testing.story import bearer, without_limits
 
 
 @user_fields(
@@ -56,7 +55,7 @@ ROWS = """
 
 
 def with_members() -> list[Any]:
-    return [users(Member), *(each for each in standard() if each.name != "users")]
+    return [users(Member), *(each for each in without_limits() if each.name != "users")]
 
 
 async def adopted(url: str) -> None:

@@ -7,8 +7,7 @@ import pytest
 from tests.told import ADA, EVE, browser, cookie_session, fields_of, problem, telling
 from watchword import Own, User, user_fields
 from watchword.features.users import users
-from watchword.presets import standard
-from watchword.testing.story import bearer
+from watchword.testing.story import bearer, without_limits
 
 HIDDEN = {"hash", "password", "epoch", "email_key", "realm"}
 
@@ -24,7 +23,7 @@ class Member(User):
 
 
 def with_members() -> list[Any]:
-    return [users(Member), *(each for each in standard() if each.name != "users")]
+    return [users(Member), *(each for each in without_limits() if each.name != "users")]
 
 
 @pytest.mark.capability("S2-02", "S2-11", "S0-74")
@@ -164,7 +163,7 @@ async def test_an_own_field_of_the_wrong_type_is_named(database_url: str) -> Non
 
 @pytest.mark.capability("S2-02")
 async def test_a_name_is_asked_for_where_settings_say_so(database_url: str) -> None:
-    features = [users(username_required=True), *(f for f in standard() if f.name != "users")]
+    features = [users(username_required=True), *(f for f in without_limits() if f.name != "users")]
     async with telling(database_url, features=features) as story:
         body = problem(await story.register(), 422, "validation_failed")
         assert fields_of(body) == {("username", "missing")}
