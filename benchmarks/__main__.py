@@ -9,7 +9,10 @@ COMMANDS = {
     "signin": ("signin", "sign-ins/s beside raw argon2, and the delay of a plain route meanwhile"),
     "revocation": ("revocation", "how long an ended session is believed elsewhere, by store"),
     "growth": ("growth", "what the same work costs with 10^3 and with 10^6 people, and plans"),
+    "headers": ("headers", "CPU of what stands around an app, beside FastAPI alone"),
+    "limits": ("limits", "CPU that a limit adds to a route, and round trips with Redis"),
     "import": ("imports", "import time beside FastAPI's"),
+    "passwords": ("passwords", "CPU and memory of the password policy"),
     "jose": ("jose", "CPU of verifying a token, by library"),
 }
 

@@ -83,6 +83,7 @@ async def filled(backend: Backend, url: str, size: int) -> AsyncGenerator[Filled
         environ={},
         environment="production",
         public_url="https://bench.example.com",
+        require_https=False,  # a proxy of theirs speaks https; here there is none
         secret=generate_secret(),
         accept_missing=("limiter", "events"),
         background=False,

@@ -130,7 +130,6 @@ def _through_gate(auth: Watchword, headers: Mapping[str, str]) -> Step:
             check=auth.core.token_check,
             takes_access_cookie=False,
             max_body=auth.core.max_body,
-            dev_hosts=None,
         ),
         authenticators=auth.answering(Authenticator),
         cache=auth.cache,

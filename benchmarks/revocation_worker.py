@@ -32,6 +32,7 @@ def watchword(*, database: str, sessions_in: str | None, secret: str) -> Watchwo
         environ={},
         environment="production",
         public_url="https://bench.example.com",
+        require_https=False,  # a proxy of theirs speaks https; here there is none
         secret=secret,
         accept_missing=("limiter", "events"),
     )

@@ -4,13 +4,15 @@ And what it takes to run on several workers (pytest-xdist): lines that reach the
 who runs what.
 """
 
+import logging
 import os
 import re
 from collections import defaultdict
-from collections.abc import Callable, Generator, Iterable
-from typing import Any
+from collections.abc import Callable, Generator, Iterable, Mapping
+from typing import Any, get_args
 
 import pytest
+from pydantic_core.core_schema import ErrorType
 from xdist.scheduler import LoadScopeScheduling
 
 MARKERS = {
@@ -39,8 +41,11 @@ ONE_BY_ONE = ("tests/faults/",)
 # The files (or folders) that take longest, the longest first: on several workers they go first.
 LONGEST = (
     *("tests/faults/", "tests/cli/test_serve.py", "tests/stores/", "tests/cli/", "tests/examples/"),
+    *("tests/attacks/test_enumeration.py", "tests/attacks/test_stuffing.py"),
     *("tests/architecture/", "tests/unit/test_benchmarks.py", "tests/regressions/", "tests/races/"),
 )
+
+PYDANTIC = frozenset(get_args(ErrorType))  # its own names of what is wrong with a field
 
 
 def is_long() -> bool:
@@ -125,6 +130,60 @@ def on_store(item: pytest.Item, pattern: re.Pattern[str]) -> bool:
     return call is not None and any(pattern.fullmatch(part) for part in call.id.split("-"))
 
 
+class Codes:
+    """The codes of problems that a test met, against docs/reference/errors.md."""
+
+    def __init__(self) -> None:
+        self._met: set[str] = set()
+        self._done: set[str] = set()
+
+    def note(self, error: Any) -> None:
+        """Remember what a refusal says of itself. What tests raise of their own is not ours."""
+        if type(error).__module__.startswith("watchword."):
+            self._met.add(error.code)
+            self._met.update(each["code"] for each in error.extra.get("errors", ()))
+
+    def undocumented(self) -> list[str]:
+        """Those that the reference lacks; each is said once."""
+        fresh = self._met - self._done
+        if not fresh:
+            return []
+        self._done |= fresh
+        from watchword.cli.reference.errors import error_kinds, fault_codes  # noqa: PLC0415
+
+        return sorted(fresh - set(error_kinds()) - fault_codes() - PYDANTIC)
+
+    def watch(self) -> None:
+        """Hear of every problem that this process answers with."""
+        from watchword.http import problems  # noqa: PLC0415  where coverage or a test may come first
+
+        before = problems.headers_of
+
+        def headers_of(error: Any) -> Mapping[str, str]:
+            self.note(error)
+            return before(error)
+
+        problems.headers_of = headers_of
+
+
+CODES = Codes()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    if session.items:
+        CODES.watch()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    result = yield
+    undocumented = CODES.undocumented()
+    if undocumented:
+        pytest.fail(f"codes that docs/reference/errors.md lacks: {', '.join(undocumented)}")
+    return result
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop(session: pytest.Session) -> bool | None:
     if not session.config.getoption("--capabilities"):
@@ -179,8 +238,39 @@ class Teller:
         self._reporter.write("\n" + "".join(f"{line}\n" for line in lines))
 
 
+class Leaks(logging.Handler):
+    """Hears of all that we log, and fails the test in which a secret of ours was in it."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.NOTSET)
+        self._found: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.name == "watchword.test":  # of tests that log secrets on purpose
+            return
+        from watchword.logs import SECRET  # noqa: PLC0415  as above
+
+        said = record.getMessage()
+        if record.exc_info:
+            said += logging.Formatter().formatException(record.exc_info)
+        self._found += (f"{record.name}: {hit[0][:8]}…" for hit in SECRET.finditer(said))
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
+        self._found.clear()
+        result = yield
+        if self._found:
+            pytest.fail(f"secrets in the logs (DEF-13): {', '.join(self._found)}")
+        return result
+
+
 def pytest_sessionstart(session: pytest.Session) -> None:
     plugins = session.config.pluginmanager
+    leaks = Leaks()
+    ours = logging.getLogger("watchword")
+    ours.addHandler(leaks)
+    ours.setLevel(logging.DEBUG)
+    plugins.register(leaks)
     reporter = plugins.get_plugin("terminalreporter")
     if reporter is not None:
         plugins.register(Teller(reporter))

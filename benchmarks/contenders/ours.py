@@ -35,6 +35,7 @@ def watchword(database: str, **options: Any) -> Watchword:
         environ={},
         environment="production",
         public_url="https://bench.example.com",
+        require_https=False,  # a proxy of theirs speaks https; here there is none
         secret=generate_secret(),
         accept_missing=("limiter", "events"),
         **options,

@@ -2,6 +2,7 @@
 
 from watchword.features.users import CurrentUser, OptionalUser, Own, User, user_fields
 from watchword.http.depends import CurrentClaims, CurrentPrincipal, current_user, requires
+from watchword.http.limiting import limited
 from watchword.kernel.errors import ConfigurationError, WatchwordError
 from watchword.kernel.events import Event
 from watchword.kernel.principal import Principal
@@ -21,6 +22,7 @@ __all__ = [
     "WatchwordError",
     "__version__",  # pyright: ignore[reportUnsupportedDunderAll]
     "current_user",
+    "limited",
     "requires",
     "user_fields",
 ]

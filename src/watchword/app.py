@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from enum import Enum
@@ -22,21 +22,26 @@ from watchword.crypto.sealing import Sealer
 from watchword.crypto.signing import Signer
 from watchword.http.body import AuthRoute
 from watchword.http.cache import IdentityCache
-from watchword.http.client import Clients, trusted_networks
+from watchword.http.client import SOCKET, Clients, trusted_networks
 from watchword.http.cookies import LONGEST, cookie_of, cookies_for
+from watchword.http.cors import Cors
 from watchword.http.csrf import Csrf, origin_of
-from watchword.http.gate import LOOPBACK_HOSTS, Gate, GateSettings
+from watchword.http.gate import Gate, GateSettings
+from watchword.http.headers import HeaderSets, hsts_value
+from watchword.http.hosts import Hosts
 from watchword.http.lift import lift
 from watchword.http.problems import Refused, answer_error
 from watchword.http.routers import OwnRouter
+from watchword.http.shield import Shield, ShieldSettings
 from watchword.http.signed import SignedCookie
 from watchword.http.wiring import Mounting, Wiring
 from watchword.kernel.attempts import AttemptGuard, Attempts
 from watchword.kernel.clock import Clock, SystemClock
 from watchword.kernel.errors import ConfigurationError, FeatureNotInstalled, WatchwordError
 from watchword.kernel.events import Event, Events
-from watchword.kernel.feature import Feature, Job, ordered
-from watchword.kernel.ports import AccessCookie, Authenticator, Opens
+from watchword.kernel.feature import Feature, Job, Safeguard, ordered
+from watchword.kernel.hooks import Hooks, Registering
+from watchword.kernel.ports import AccessCookie, Authenticator, Limiter, Opens
 from watchword.kernel.secrets import Secret
 from watchword.kernel.settings import (
     COOKIE_NAME,
@@ -44,10 +49,14 @@ from watchword.kernel.settings import (
     BindingSettings,
     CookieSettings,
     CoreOptions,
+    CorsSettings,
     CsrfSettings,
+    HeaderSettings,
+    HstsSettings,
     Settings,
     format_duration,
 )
+from watchword.kernel.tracing import Tracing
 from watchword.sources import Loaded, Setting, load
 from watchword.starting import driver_of, kept_secret, public_url_of
 from watchword.storage.feed import Change, Waker
@@ -55,12 +64,25 @@ from watchword.storage.following import Following
 from watchword.storage.leases import Lease, Leases
 from watchword.storage.record import schema_of
 from watchword.storage.store import Driver, Store
+from watchword.storage.watching import Watch
 
 _log = logging.getLogger("watchword")
 
 _BATCH = 500  # records deleted at once
 _COHERENT_AGE = timedelta(seconds=30)  # I-06
 _INCOHERENT_AGE = timedelta(seconds=2)
+
+_MISSING: Mapping[Safeguard, str] = {
+    "limiter": (
+        "limits.enabled (WATCHWORD_LIMITS__ENABLED): nothing limits how often a password is tried: "
+        "add limits() to features and leave it on, or name limiter in accept_missing where a proxy "
+        "counts"
+    ),
+    "events": (
+        "audit.enabled (WATCHWORD_AUDIT__ENABLED): what happens is kept nowhere: add audit() to "
+        "features and leave it on, or name events in accept_missing"
+    ),
+}
 
 T = TypeVar("T")
 E = TypeVar("E", bound=Event)
@@ -104,6 +126,7 @@ class App:
         self.core = self._loaded.core
         self.clock: Clock = clock or SystemClock()
         self.events = Events()
+        self.hooks = Hooks(self.events, timeout=self.core.hook_timeout)
         self._services: dict[str, Any] = {}
         self._wirings: dict[str, Wiring] = {}
         self._answers: dict[type, list[Any]] = {}
@@ -118,15 +141,24 @@ class App:
         development = self.core.environment == "development"
         public_url, faults = public_url_of(self.core, development=development, served=served)
         secret = self._secret(faults, development=development)
+        if not development:
+            faults.extend(self._missing())
         if faults or secret is None:
             raise ConfigurationError(faults)
         self.public_url = public_url
         self.secrets = RootSecrets(secret, self.core.old_secrets)
+        self.tracing = Tracing(enabled=self.core.tracing)
         self.driver: Driver = driver_of(self.core.database)
         self.store = Store(
-            driver=self.driver, events=self.events, realm=self.core.realm, apart=self._apart()
+            driver=self.driver,
+            events=self.events,
+            realm=self.core.realm,
+            apart=self._apart(),
+            watch=Watch(self.tracing),
         )
-        self.hash_pool = HashPool(threads=self.core.hash_threads, queue=self.core.hash_queue)
+        self.hash_pool = HashPool(
+            threads=self.core.hash_threads, queue=self.core.hash_queue, tracing=self.tracing
+        )
         self.cache = IdentityCache(
             clock=self.clock, size=self.core.cache_size, max_age=self._cache_max_age()
         )
@@ -149,8 +181,10 @@ class App:
             device=self.cookies.device,
             settings=self._section(BindingSettings),
             signer=Signer(self.secrets, "address"),
+            forwarded=self.core.forwarded,
+            trusts_socket=SOCKET in self.core.trusted_proxies,
         )
-        self.attempts = Attempts(self.answering(AttemptGuard))
+        self.attempts = Attempts(self.answering(AttemptGuard), tracing=self.tracing)
         self._wire(development=development)
 
     def _wire(self, *, development: bool) -> None:
@@ -170,6 +204,7 @@ class App:
                 clients=self.clients,
                 cache=self.cache,
                 attempts=self.attempts,
+                tracing=self.tracing,
                 resolved_public_url=self.public_url,
                 issuer=self.public_url,
                 audience=self.core.audience or self.public_url,
@@ -215,10 +250,17 @@ class App:
                 apart[schema_of(kind).name] = drivers[url]
         return apart
 
+    def _are_identities_apart(self) -> bool:
+        return any(
+            feature.carries_identities and feature.apart(self._loaded.features[feature.name])
+            for feature in self.features
+            if feature.apart is not None
+        )
+
     def _cache_max_age(self) -> timedelta:
         """How long an identity is believed: longer only where change rows commit with it (I-06)."""
         feed = self.driver.feed
-        coherent = feed is not None and feed.is_coherent and not self.store.apart
+        coherent = feed is not None and feed.is_coherent and not self._are_identities_apart()
         longest = _COHERENT_AGE if coherent else _INCOHERENT_AGE
         asked = self.core.cache_max_age
         if asked is None:
@@ -241,6 +283,21 @@ class App:
         if make is None:
             raise ConfigurationError(["wake (WATCHWORD_WAKE): only redis:// wakes workers"])
         return cast("Waker", make())
+
+    def _missing(self) -> Iterator[str]:
+        """Safeguards that these features want and none of them provides (I-22)."""
+        provided: set[Safeguard] = {
+            safeguard
+            for feature in self.features
+            if getattr(self._loaded.features[feature.name], "enabled", True)
+            for safeguard in feature.provides
+        }
+        wanted: set[Safeguard] = {
+            safeguard for feature in self.features for safeguard in feature.wants
+        }
+        accepted: set[Safeguard] = set(self.core.accept_missing)
+        for safeguard in sorted(wanted - provided - accepted):
+            yield _MISSING[safeguard]
 
     def _records(self, feature: Feature[Any]) -> tuple[type, ...]:
         records = getattr(self._services[feature.name], "records", None)
@@ -302,14 +359,20 @@ class App:
         """All that answer a port, as a live list."""
         return cast("list[T]", self._answers.setdefault(port, []))
 
-    def on(self, event: type[E]) -> Callable[[Callable[[E], Awaitable[None]]], Any]:
-        """Call the decorated coroutine function after the commit of each such event."""
+    def on(self, event: type[E], *, gate: bool = False) -> Registering[E]:
+        """Call the decorated function after the commit of each such event; `async def` or `def`.
 
-        def register(hook: Callable[[E], Awaitable[None]]) -> Callable[[E], Awaitable[None]]:
-            self.events.on(event, hook)
-            return hook
+        A plain function runs in a thread. What a hook raises, or that it takes longer than
+        `hook_timeout`, is logged and changes nothing.
 
-        return register
+        Args:
+            event: which, with all its subclasses.
+            gate: ask it before instead: what it raises refuses, and so does silence.
+
+        Raises:
+            TypeError: a gate on an event that only tells, or a hook on one that only asks.
+        """
+        return self.hooks.on(event, gate=gate)
 
     def signer(self, purpose: str) -> Signer:
         """Sign values of your own: what leaves as a link or a form and must come back unaltered.
@@ -356,6 +419,11 @@ class App:
         """Put our tables into a SQLAlchemy `MetaData`, so that your Alembic sees them."""
         return cast("Any", self.driver).tables_into(metadata, self.records)
 
+    @property
+    def background(self) -> Background | None:
+        """The work for all that this process does; None where another one does it."""
+        return self._background
+
     # Its life
 
     @property
@@ -389,30 +457,28 @@ class App:
         async with lock:
             if self._loop is not None:
                 return
+            # The first request may be what starts it: no background task is on its behalf.
+            happening = HAPPENING.set(None)
             try:
                 await self.connect()
                 await self._follow()
                 for service in self._services.values():
                     if isinstance(service, Opens):
                         await service.open()
+                if self.core.background if background is None else background:
+                    leases = Leases(store=self.store, clock=self.clock)
+                    self._background = Background(self.jobs(), leases)
+                    self._background.start()
             except BaseException:
                 await self._close()
                 raise
-            if self.core.background if background is None else background:
-                leases = Leases(store=self.store, clock=self.clock)
-                self._background = Background(self.jobs(), leases)
-                self._background.start()
+            finally:
+                HAPPENING.reset(happening)
             self._process = os.getpid()
             self._loop = asyncio.get_running_loop()
             if self.core.environment == "production" and not self.csrf.settings.enabled:
                 _log.warning(
                     "csrf.enabled is off: a request by cookie that names no origin is believed"
-                )
-            if self.core.environment == "production" and len(self.core.accept_missing) < 2:
-                _log.warning(
-                    "this version has no sign-in limiter and no event sink yet: "
-                    "put a limiter in front of %s/login",
-                    self.core.prefix,
                 )
 
     def _leave_the_parents(self) -> None:
@@ -477,6 +543,7 @@ class App:
             await self._background.stop()
             self._background = None
         self.hash_pool.close()
+        self.hooks.close()
         await self._close()
 
     async def _close(self) -> None:
@@ -554,11 +621,6 @@ class App:
             realm=self.core.realm,
             client_id=self.core.client_id,
             max_body=self.core.max_body,
-            dev_hosts=(
-                LOOPBACK_HOSTS | {host.lower() for host in self.core.dev_hosts}
-                if self.core.environment == "development"
-                else None
-            ),
         )
         app.add_middleware(
             cast("Any", Gate),
@@ -570,7 +632,10 @@ class App:
             clock=self.clock,
             events=self.events,
             ready=self._ready,
+            limiters=self.answering(Limiter),
+            tracing=self.tracing,
         )
+        self.shield().around(app)
         self._mount(app)
         _answer_errors_in(app)
         inner = app.router.lifespan_context
@@ -585,6 +650,41 @@ class App:
 
         app.router.lifespan_context = lifespan
         self._point_openapi_at_login(app)
+
+    def shield(self) -> Shield:
+        """What `install` puts around the whole app: Host, https, other origins, headers."""
+        core, cors = self.core, self._section(CorsSettings)
+        production = core.environment == "production"
+        origin = origin_of(self.public_url)
+        host = _host_of(origin)
+        is_https = origin.startswith("https:")
+        named = "allowed_hosts" if production else "dev_hosts"
+        remedy = f"Nothing is served under this name; {named} (WATCHWORD_{named.upper()}) adds some"
+        hsts = self._section(HstsSettings)
+        # At a loopback name it would bind whatever else is developed there.
+        sends_hsts = hsts.enabled and is_https and not Hosts.named(()).knows(host)
+        return Shield(
+            ShieldSettings(
+                prefix=core.prefix,
+                origin=origin,
+                hosts=Hosts.named(
+                    {host, *core.allowed_hosts}
+                    if production
+                    else {"testserver", *(each.lower() for each in core.dev_hosts)}
+                ),
+                hosts_remedy=remedy,
+                require_https=(
+                    production and is_https if core.require_https is None else core.require_https
+                ),
+                probe_paths=frozenset(core.probe_paths if production else ()),
+                body_timeout=core.body_timeout,
+            ),
+            clients=self.clients,
+            headers=HeaderSets(
+                self._section(HeaderSettings), hsts=hsts_value(hsts) if sends_hsts else None
+            ),
+            cors=Cors(cors) if cors.enabled else None,
+        )
 
     def _mount(self, app: FastAPI) -> None:
         ours = OwnRouter()
@@ -618,6 +718,12 @@ class App:
             return schema
 
         app.openapi = openapi
+
+
+def _host_of(origin: str) -> str:
+    """The host as a request names it, an IPv6 address in brackets."""
+    host = urlsplit(origin).hostname or ""
+    return f"[{host}]" if ":" in host else host
 
 
 def _answer_errors_in(app: Starlette) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from datetime import timedelta
 
@@ -26,6 +27,8 @@ class Background:
         self._jobs = jobs
         self._leases = leases
         self._tasks: list[asyncio.Task[None]] = []
+        self.failures: Counter[str] = Counter()  # by job
+        self.failing: set[str] = set()  # jobs whose last turn failed
 
     def start(self) -> None:
         """Begin."""
@@ -51,9 +54,12 @@ class Background:
             try:
                 if woken or await self._leases.hold(job.name, lives=lives):
                     more = await job.run()
+                    self.failing.discard(job.name)
             except asyncio.CancelledError:
                 raise
             except Exception as error:  # noqa: BLE001  whatever it was, the next turn may work
+                self.failures[job.name] += 1
+                self.failing.add(job.name)
                 _log.warning("background work %s failed: %s", job.name, type(error).__name__)
                 if not isinstance(error, StoreUnavailable):  # that is the same for all
                     with contextlib.suppress(StoreUnavailable):

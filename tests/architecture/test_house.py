@@ -238,6 +238,26 @@ def test_the_installed_wheel_serves_and_says_what_to_install_when_it_cannot(
             server.wait()
 
 
+@pytest.mark.slow
+@pytest.mark.capability("DEF-20", "S0-70")
+@pytest.mark.standard("1: 6.2.4")
+def test_the_installed_wheel_knows_common_passwords(elsewhere: Path, tmp_path: Path) -> None:
+    program = """
+from watchword.features.passwords import is_common, password_strength
+assert is_common("password123")
+assert is_common("PASSWORD123")
+assert not is_common("administrator-of-nothing")
+assert password_strength("password").band == "very weak"
+assert password_strength("correct horse battery staple").score == 4
+"""
+    subprocess.run(
+        [elsewhere / "python", "-I", "-c", program],
+        check=True,
+        cwd=tmp_path,
+        env=clean_environment(),
+    )
+
+
 def wait_for(url: str, server: "subprocess.Popen[bytes]", log: Path) -> httpx.Response:
     with httpx.Client(trust_env=False) as client:
         for _ in range(300):

@@ -21,7 +21,10 @@ PLAIN = {
     *("email", "new_email", "username", "password", "current_password", "new_password"),
     *("transport", "method", "name", "device_name", "locale"),
 }
-PLAIN_HEADERS = {"x-forwarded-for"}
+PLAIN_HEADERS = {  # of proxies, and the id that they give a request
+    *("x-forwarded-for", "x-forwarded-proto", "x-forwarded", "x-real-ip", "x-client-ip"),
+    *("x-url-scheme", "x-request-id"),
+}
 PLAIN_QUERIES = {"limit", "after"}  # a place in a list of one's own things
 PLAIN_IDS = re.compile(r"(\w+_)?id")  # names a thing of one's own; another's is 404
 

@@ -20,8 +20,10 @@ from fastapi import FastAPI
 from tests.attacks.owing import Owing
 from tests.told import ANOTHER, ENVIRON, PASSWORD, Story, browser, neighbour, telling
 from watchword import requires
+from watchword.features.passwords import Password
 from watchword.kernel.feature import Ends, Reach
 from watchword.presets import CATALOGUE
+from watchword.storage.store import where
 from watchword.testing import cheap_hashing
 from watchword.testing.story import bearer, without_limits
 
@@ -234,6 +236,21 @@ async def change_password(scene: Scene) -> None:
 @does("password_set")
 async def set_password(scene: Scene) -> None:
     await scene.here.auth.passwords.set(scene.ada.id, ANOTHER)
+
+
+@does("password_distrusted")
+async def ask_for_another_password(scene: Scene) -> None:
+    await scene.here.auth.passwords.require_change(scene.ada.id)
+
+
+@does("password_replaced")
+async def set_the_password_that_is_owed(scene: Scene) -> None:
+    await scene.here.auth.store.update(Password, where(user_id=scene.ada.id), change_owed="common")
+    body: dict[str, Any] = {"email": scene.ada.email, "password": PASSWORD}
+    owed = await scene.call("POST", "/auth/login", {}, **body)
+    assert owed.json()["code"] == "password_change_required"
+    body = {"challenge": owed.json()["challenge"], "new_password": ANOTHER}
+    await scene.post("password/change-required", **body)
 
 
 @does("password_reset")

@@ -20,6 +20,8 @@ from tests.attacks.owing import Owing
 from tests.told import ANOTHER, ENVIRON, PASSWORD, Story, browser, cookie_session, csrf_of, telling
 from watchword import requires
 from watchword.crypto.keys import generate_secret
+from watchword.features.passwords import Password
+from watchword.storage.store import where
 from watchword.testing.story import ORIGIN, bearer, without_limits
 
 SETTINGS = {
@@ -147,6 +149,17 @@ async def sign_in_challenge(holder: Holder) -> str:
     return await holder.owes("login", email=holder.email, password=PASSWORD)
 
 
+async def password_change_challenge(holder: Holder) -> str:
+    """Of a sign-in that owes another password; its holder's sessions live."""
+    await holder.story.auth.store.update(
+        Password, where(user_id=holder.user_id), change_owed="common"
+    )
+    body = {"email": holder.email, "password": PASSWORD}
+    answer = await holder.browser.post("/auth/login", json=body)
+    assert answer.status_code == 401, answer.text
+    return str(answer.json()["challenge"])
+
+
 async def reauthentication_challenge(holder: Holder) -> str:
     return await holder.owes("reauthenticate", method="password", password=PASSWORD)
 
@@ -179,6 +192,14 @@ async def bare_service_token(holder: Holder) -> str:
 
 async def hashed_address(holder: Holder) -> str:
     return holder.story.auth.clients.hashed("192.0.2.1")
+
+
+async def key_of_a_limit(holder: Holder) -> str:
+    return holder.story.auth.limits.signer.mac(holder.email.encode())
+
+
+async def key_of_a_lock(holder: Holder) -> str:
+    return holder.story.auth.lockout.signer.mac(holder.email.encode())
 
 
 async def signed_value(holder: Holder) -> str:
@@ -236,6 +257,7 @@ KINDS = (
     Kind("wwe_", confirmation_token, ("POST /auth/email/confirm token",)),
     Kind("wwu_", undo_token, ("POST /auth/email/undo token",)),
     Kind("wwh_", sign_in_challenge, ("POST /auth/login/continue challenge",)),
+    Kind("wwh_", password_change_challenge, ("POST /auth/password/change-required challenge",)),
     Kind("wwh_", reauthentication_challenge, ("POST /auth/reauthenticate/continue challenge",)),
     Kind("wwk_", api_key, ("Authorization where api_key counts",)),
     Kind("wwx_", service_token, ("Authorization where service counts",)),
@@ -243,6 +265,8 @@ KINDS = (
     Kind("wws_", root_secret),
     Kind("wws_", fresh_root_secret),
     Kind("signed:address", hashed_address),
+    Kind("signed:limits", key_of_a_limit),
+    Kind("signed:lockout", key_of_a_lock),
     Kind("signed:app:", signed_value),
     Kind("signed:app-cookie:", signed_cookie),
     Kind("", session_id),
@@ -296,7 +320,8 @@ class Offer:
             case "device":
                 body = {"email": self.holder.email, "password": PASSWORD, "transport": "cookie"}
                 answer = await self.anonymous("POST", "/auth/login", json=body, headers=cookie)
-                answer.raise_for_status()
+                # Or something is owed, which is bound to the device as well.
+                assert answer.status_code == 200 or "challenge" in answer.json(), answer.text
                 # One that is not ours is replaced, or it would name a device of the attacker's.
                 return answer.cookies.get("device") in (None, self.token)
             case "csrf":

@@ -151,6 +151,14 @@ def test_the_life_of_a_user(folder: Folder) -> None:
     assert folder.run("users", "enable", ada["id"], *DATABASE).returncode == 0
     assert "is_active      true" in folder.run("users", "show", ada["id"], *DATABASE).stdout
 
+    owing = folder.run("users", "require-password-change", ADA, *DATABASE)
+    assert f"{ADA} ({ada['id']}) sets another password" in owing.stdout
+    with closing(sqlite3.connect(folder.path / "app.db")) as connection:
+        owed = connection.execute("SELECT user_id, change_owed FROM watchword_password").fetchall()
+    assert (ada["id"], "operator") in owed
+    nobody = folder.run("users", "require-password-change", "nobody@example.org", *DATABASE)
+    assert nobody.returncode == 1
+
     asked = folder.run("users", "delete", ADA, *DATABASE)
     assert asked.returncode == 2
     assert "--yes" in asked.stderr

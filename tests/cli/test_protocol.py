@@ -8,6 +8,7 @@ import pytest
 from uvicorn import Config
 from uvicorn.server import ServerState
 
+from watchword.server import protocol
 from watchword.server.protocol import MAX_HEAD, BoundedHttp
 
 POST = b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -16,7 +17,8 @@ POST = b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\
 class Connection:
     """A client that reads nothing; `scopes` and `bodies` are what the app saw."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, reads: bool = True) -> None:
+        self.reads = reads
         self.scopes: list[Any] = []
         self.bodies: list[bytes] = []
         config = Config(cast("Any", self.app), lifespan="off", log_config=None, interface="asgi3")
@@ -28,7 +30,7 @@ class Connection:
         self.protocol.connection_made(self.transport)
 
     async def app(self, scope: Any, receive: Any, send: Any) -> None:
-        body, more = b"", True
+        body, more = b"", self.reads
         while more:
             message = await receive()
             body += message.get("body", b"")
@@ -105,3 +107,63 @@ async def test_chunks_that_come_in_pieces_are_no_trailers() -> None:
     await connection.end()
     assert connection.bodies == [b"a" * 102_400]
     assert not connection.is_closed
+
+
+@pytest.mark.standard("CVE row 52")
+@pytest.mark.parametrize(
+    "sent",
+    [
+        [],
+        [b"\r\n"],
+        [b"GET / HT"],
+        [b"GET / HTTP/1.1\r\n", b"Host: localhost\r\n"],
+        [b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", b"\r\n"],
+        [b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", b"GET / HT"],
+    ],
+    ids=["nothing", "an empty line", "half a line", "half a head", "empty after one", "a second"],
+)
+async def test_a_head_that_does_not_come_is_not_waited_for(
+    sent: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "PATIENCE", 0.05)
+    connection = Connection()
+    for each in sent:
+        connection.send(each)
+        await asyncio.sleep(0.01)  # what was whole is answered
+    await ended(connection)
+    await connection.end()
+
+
+async def test_the_rest_of_a_body_that_was_answered_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(protocol, "PATIENCE", 0.05)
+    connection = Connection(reads=False)
+    connection.send(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n")
+    await ended(connection, drip=b"x")
+    await connection.end()
+
+
+async def test_a_whole_request_is_not_hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is still answered, and a body that is still read, may take what they take."""
+    monkeypatch.setattr(protocol, "PATIENCE", 0.01)
+    connection = Connection()
+    connection.send(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\n")
+    for _ in range(3):
+        await asyncio.sleep(0.03)
+        assert not connection.is_closed
+        connection.send(b"x")
+    await asyncio.sleep(0.05)
+    assert connection.bodies == [b"xxx"]
+    assert not connection.is_closed  # what is kept alive has a timer of uvicorn's
+    await connection.end()
+
+
+async def ended(connection: Connection, drip: bytes = b"") -> None:
+    """Wait until the server hangs up."""
+    for _ in range(500):
+        if connection.is_closed:
+            return
+        await asyncio.sleep(0.01)
+        connection.send(drip)
+    raise AssertionError("the connection is held open")

@@ -77,6 +77,7 @@ async def test_the_page_takes_nothing_from_elsewhere() -> None:
 
 async def test_production_has_neither_page_nor_foreign_scripts() -> None:
     async with serving(**PRODUCTION) as (_, _, client):
+        client.base_url = PRODUCTION["public_url"]
         for path in ("/", "/docs", "/redoc", "/welcome.js"):
             assert (await client.get(path)).status_code == 404
         assert (await client.get("/openapi.json")).status_code == 200
@@ -181,7 +182,8 @@ async def test_two_of_them_in_one_process_do_not_meet() -> None:
 
 
 async def test_a_slash_at_the_end_sends_nobody_to_the_requests_host() -> None:
-    async with serving(**PRODUCTION) as (_, _, client):
+    async with serving(**PRODUCTION, allowed_hosts=("*",)) as (_, _, client):
+        client.base_url = PRODUCTION["public_url"]
         for path in ("/auth/me/", "/healthz/"):
             answer = await client.get(path, headers={"Host": "evil.example"})
             assert answer.status_code == 404

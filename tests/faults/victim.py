@@ -38,6 +38,7 @@ def environment(database: str, mails: Path, **more: str) -> dict[str, str]:
         "WATCHWORD_DATABASE": database,
         "WATCHWORD_SECRET": generate_secret().reveal(),
         "WATCHWORD_PUBLIC_URL": SITE,
+        "WATCHWORD_REQUIRE_HTTPS": "false",  # it is asked over plain http, on this machine
         "WATCHWORD_MAIL": f"file:{mails}",
         "WATCHWORD_MAIL__ALLOW_PLAIN": "true",
         # All that come here come from one address, and in a hurry.

@@ -542,7 +542,6 @@ async def test_a_hit_is_answered_without_a_frame_of_the_gates() -> None:
                 realm=auth.core.realm,
                 client_id=auth.core.client_id,
                 max_body=1,
-                dev_hosts=None,
             ),
             authenticators=auth.answering(Authenticator),
             cache=auth.cache,

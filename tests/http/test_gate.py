@@ -33,19 +33,10 @@ async def test_development_answers_to_loopback_names_only() -> None:
             "evillocalhost",
             "192.168.1.1",
             "[::2]",
-            "a/public?",
-            "",
         ):
             for path in ("/auth/me", "/docs", "/nowhere"):
                 answer = await story.client.get(path, headers={"Host": host})
-                assert answer.status_code == 421, host
-
-
-@pytest.mark.invariant("I-22")
-async def test_production_answers_whatever_the_host_says() -> None:
-    async with telling(environment="production", public_url=SITE) as story:
-        answer = await story.client.get("/auth/me", headers={"Host": "10.0.0.7"})
-        problem(answer, 401, "not_authenticated")
+                problem(answer, 421, "host_not_allowed")
 
 
 @pytest.mark.invariant("I-26")
@@ -78,9 +69,11 @@ async def test_an_odd_path_or_host_can_only_be_refused() -> None:
             "/admin/boats?x=/public",
         ):
             for host in ("accounts.example.com", "a/public?", "a/public#", "x@y"):
+                is_host = host == "accounts.example.com"
                 for headers in ({}, auth):
                     answer = await story.client.get(path, headers={**headers, "Host": host})
-                    assert answer.status_code in (401, 403, 404, 307), (path, host)
+                    refused = (401, 403, 404, 307) if is_host else (400,)
+                    assert answer.status_code in refused, (path, host)
                     assert "secret" not in answer.text
         for path in ("//auth/me", "/AUTH/me", "/auth/me;x", "/auth%2fme", "/auth//me"):
             assert (await story.client.get(path)).status_code in (401, 404), path

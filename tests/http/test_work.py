@@ -123,8 +123,10 @@ async def test_a_refresh_is_at_most_one_read_and_one_conditional_update(
             assert answer.status_code == 200, answer.text
             token = answer.json()["refresh_token"]
             assert done.pop("update Session") == 1
+            # And the entry of the audit, in a transaction of its own.
+            assert (done.pop("insert AuditEntry"), done.pop("transaction NoneType")) == (1, 1)
             assert sum(done.values()) <= 1, done
-            assert said["statement"] == (0 if "mongodb" in database_url else 2)
+            assert said["statement"] == (0 if "mongodb" in database_url else 3)
 
 
 @pytest.mark.capability("S0-24")
@@ -152,7 +154,8 @@ async def test_what_a_sign_in_asks_of_the_store(sql_database_url: str, work: Wor
         assert answer.status_code == 200, answer.text
         assert hashes(done) == 1
         # Who it is and what fits; then in one transaction: the device, which was seen before,
-        # the session, and whether there are too many.
+        # the session, its entry in the audit, and whether there are too many.
         verbs = ("get User", "get Password", "update Device", "insert Session", "find Session")
-        assert done == dict.fromkeys((*verbs, "transaction NoneType", "run"), 1)
-        assert said == {"statement": 5}
+        audited = "insert AuditEntry"
+        assert done == dict.fromkeys((*verbs, audited, "transaction NoneType", "run"), 1)
+        assert said == {"statement": 6}

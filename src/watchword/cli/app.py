@@ -6,8 +6,13 @@ import typer
 
 import watchword
 from watchword.cli.api_keys import api_keys
+from watchword.cli.audit import audit
 from watchword.cli.configuration import config
+from watchword.cli.docs import docs
+from watchword.cli.doctor import doctor
 from watchword.cli.keys import keys
+from watchword.cli.lockout import lockout
+from watchword.cli.routes import routes
 from watchword.cli.schema import migrate
 from watchword.cli.secret import secret
 from watchword.cli.servers import dev, serve
@@ -17,6 +22,7 @@ from watchword.cli.token import token
 from watchword.cli.tokens import tokens
 from watchword.cli.transfer import export_users, import_users
 from watchword.cli.users import users
+from watchword.cli.webhooks import webhooks
 from watchword.cli.worker import worker
 
 app = typer.Typer(
@@ -33,6 +39,9 @@ app.command()(dev)
 app.command()(worker)
 app.command()(migrate)
 app.command()(config)
+app.command()(doctor)
+app.command()(routes)
+app.command()(docs)
 app.command("import")(import_users)
 app.command("export")(export_users)
 app.add_typer(users, name="users")
@@ -41,6 +50,9 @@ app.add_typer(tokens, name="tokens")
 app.add_typer(token, name="token")
 app.add_typer(api_keys, name="api-keys")
 app.add_typer(services, name="services")
+app.add_typer(lockout, name="lockout")
+app.add_typer(webhooks, name="webhooks")
+app.add_typer(audit, name="audit")
 app.add_typer(keys, name="keys")
 app.add_typer(secret, name="secret")
 

@@ -1,8 +1,10 @@
 """The options that say which Watchword a command works on."""
 
 import importlib
+import itertools
+import re
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,9 @@ import typer
 from watchword.app import App
 from watchword.cli.failures import Usage
 from watchword.crypto.keys import generate_secret
+from watchword.kernel.errors import ConfigurationError
+from watchword.kernel.ids import new_id
+from watchword.kernel.occasion import HAPPENING, Occasion
 from watchword.kernel.secrets import Secret
 from watchword.kernel.settings import CoreOptions
 from watchword.presets import Watchword, standard
@@ -50,6 +55,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 DATA = Path("data")
 
+_WORD = re.compile(r"[a-z][a-z-]{1,30}")  # of a command, and no address, path or id
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chosen:
@@ -79,7 +86,7 @@ def choose(*, data: Path, database: str | None, app: str | None, seals: bool = F
     url, _ = place.database_in(loaded)
     options: CoreOptions = {}
     if loaded.core.secret is None:
-        options["secret"] = _secret_of(place, loaded) if seals else generate_secret()
+        options["secret"] = (_secret_of if seals else _any_secret)(place, loaded)
     if loaded.core.public_url is None:
         options["public_url"] = "http://localhost"
     auth = Watchword(url, served=True, **options)
@@ -107,6 +114,14 @@ def _secret_of(place: Place, loaded: Loaded) -> Secret:
     )
 
 
+def _any_secret(place: Place, loaded: Loaded) -> Secret:
+    """That of the servers where it is at hand: endpoints of webhooks may hear of what is done."""
+    try:
+        return _secret_of(place, loaded)
+    except (Usage, ConfigurationError):
+        return generate_secret()
+
+
 def shown(auth: App) -> str:
     """The database's URL without its password."""
     return next(each.value for each in auth.settings if each.key == "database")
@@ -118,24 +133,40 @@ def app_named(name: str) -> App:
     Raises:
         Usage: there is none.
     """
+    found = _imported(name)
+    if not isinstance(found, App):
+        found = getattr(getattr(found, "state", None), "watchword", None)
+    if not isinstance(found, App):
+        raise Usage(f"{name}: no Watchword is installed there")
+    return found
+
+
+def asgi_named(name: str) -> Any:
+    """Import `MODULE:APP` from the working directory: the FastAPI app itself.
+
+    Raises:
+        Usage: it is none, or is not there.
+    """
+    found = _imported(name)
+    if getattr(found, "routes", None) is None:
+        raise Usage(f"{name}: that is no app with routes: name your FastAPI app")
+    return found
+
+
+def _imported(name: str) -> Any:
     module, colon, attribute = name.partition(":")
     if not colon or not all(module.split(".")) or not attribute:
         raise Usage(f"{name}: write MODULE:APP, for example hello:app")
     if "" not in sys.path:
         sys.path.insert(0, "")
     try:
-        found: Any = getattr(importlib.import_module(module), attribute)
+        return getattr(importlib.import_module(module), attribute)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise
         raise Usage(f"{name}: there is no module {module} here") from error
     except AttributeError as error:
         raise Usage(f"{name}: {module} has no {attribute}") from error
-    if not isinstance(found, App):
-        found = getattr(getattr(found, "state", None), "watchword", None)
-    if not isinstance(found, App):
-        raise Usage(f"{name}: no Watchword is installed there")
-    return found
 
 
 @asynccontextmanager
@@ -151,12 +182,32 @@ async def records(chosen: Chosen, *, may_create: bool = False) -> AsyncGenerator
         make_file(file)
     elif file is not None and not file.exists():
         raise Usage(f"there is no database {file}: name one with --data, --database or --app")
+    HAPPENING.set((_Command(chosen.auth), {}))
     try:
         await chosen.auth.connect()
         yield cast("Watchword", chosen.auth)
     finally:
         await chosen.auth.disconnect()
         chosen.auth.hash_pool.close()
+
+
+class _Command:
+    """The occasion of all that a command does; its words, and none of its arguments."""
+
+    def __init__(self, auth: App) -> None:
+        words = itertools.takewhile(_WORD.fullmatch, sys.argv[1:3])
+        self._occasion = Occasion(
+            kind="command",
+            request_id=new_id(auth.clock.now()),
+            app=auth.core.client_id,
+            client=None,
+            principal=None,
+            path=" ".join(words),
+        )
+
+    def occasion_of(self, scope: Mapping[str, Any]) -> Occasion:  # noqa: ARG002
+        """Always the same."""
+        return self._occasion
 
 
 def make_file(file: Path) -> None:

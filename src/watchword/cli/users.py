@@ -132,6 +132,23 @@ def enable(name: Name, data: Data = DATA, database: Database = None, app: AppNam
     _change("enable", "Enabled", name, data=data, database=database, app=app)
 
 
+@users.command("require-password-change")
+def require_password_change(
+    name: Name, data: Data = DATA, database: Database = None, app: AppName = None
+) -> None:
+    """Ask for another password at the next sign-in; all sessions end."""
+    chosen = choose(data=data, database=database, app=app)
+
+    async def require() -> User:
+        async with records(chosen) as auth:
+            user: User = await auth.users.find(name)
+            await auth.passwords.require_change(user.id)
+            return user
+
+    user = asyncio.run(require())
+    typer.echo(f"{printable(user.email)} ({user.id}) sets another password at the next sign-in")
+
+
 @users.command()
 def delete(
     name: Name,

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from watchword import logs
 from watchword.app import App
 from watchword.cli.options import DATA, AppName, app_named, shown
 from watchword.server.serving import Place, Serving
@@ -28,6 +29,7 @@ def worker(
     because it writes the links in mail. SIGTERM ends it.
     """
     auth = app_named(app) if app is not None else _served(data)
+    logs.configure(format=auth.core.log_format, level=auth.core.log_level)
     asyncio.run(_work(auth))
 
 

@@ -12,15 +12,18 @@ import time
 from asyncio import wrap_future
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from threading import Lock
 from typing import Any, Final, Literal, TypeVar, final
 
 from watchword.crypto import foreign
+from watchword.kernel.attempts import Floor
 from watchword.kernel.errors import Busy, ConfigurationError, Fault, InvalidInput
 from watchword.kernel.moment import refuse_in_transaction
 from watchword.kernel.secrets import Secret, unpadded
+from watchword.kernel.tally import Durations
+from watchword.kernel.tracing import OFF, Tracing
 
 Scheme = Literal["argon2id", "bcrypt"]
 T = TypeVar("T")
@@ -34,6 +37,7 @@ _MOST_PASSES: Final = 16
 _MOST_LANES: Final = 16
 _MOST_ROUNDS: Final = 16
 _NICER: Final = 5  # a third of the loop's weight; more would let a busy neighbour stop sign-ins
+_EDGES: Final = (0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0)  # seconds
 _BCRYPT_LIMIT: Final = 72  # bytes; bcrypt does not see what comes after
 
 _ARGON2 = re.compile(
@@ -61,6 +65,9 @@ class _Cost:
     bcrypt_rounds: int
 
 
+_CHEAPEST: Final = _Cost("argon2id", 1, 8, 1, 4)
+
+
 class _Job(Future[Any]):
     """A call that waits for its thread."""
 
@@ -77,9 +84,12 @@ class HashPool:
     is bounded by threads times what one hash takes.
     """
 
-    def __init__(self, *, threads: int, queue: int) -> None:
+    def __init__(self, *, threads: int, queue: int, tracing: Tracing = OFF) -> None:
         self._threads = threads or _cores()
         self._places = queue
+        self._tracing = tracing
+        self.refused = 0
+        self.times = Durations(_EDGES)  # of the calls, without their waiting
         self._reset()
 
     def _reset(self) -> None:
@@ -115,9 +125,11 @@ class HashPool:
             elif len(self._queue) < self._places:
                 self._queue[job] = None
             else:
+                self.refused += 1
                 raise Busy(retry_after=self._drained_after())
         try:
-            return await wrap_future(job)
+            with self._tracing.span("hash", waiting=len(self._queue)):
+                return await wrap_future(job)
         finally:  # still in the queue if whoever asked went away
             with self._lock:
                 self._queue.pop(job, None)
@@ -149,7 +161,10 @@ class HashPool:
                     job.set_result(job.call())
                 except BaseException as error:  # noqa: BLE001  whoever waits must hear of it
                     job.set_exception(error)
-                self._lasts += (time.monotonic() - began - self._lasts) / 8
+                lasted = time.monotonic() - began
+                self._lasts += (lasted - self._lasts) / 8
+                with self._lock:
+                    self.times.add(lasted)
             with self._lock:
                 job = next(iter(self._queue), None)
                 if job is None:
@@ -194,10 +209,12 @@ class Hasher:
         parallelism: int = 4,
         bcrypt_rounds: int = 12,
         firebase_signer_keys: Sequence[Secret] = (),
+        floor: Floor | None = None,
     ) -> None:
         """Take the cost of new hashes; `memory_cost` is in KiB.
 
-        `firebase_signer_keys` open the passwords that came from Firebase.
+        `firebase_signer_keys` open the passwords that came from Firebase. `floor` is raised to
+        what the slowest kind of stored password takes, as far as one was met (I-20).
 
         Raises:
             ConfigurationError: what `cost_fault` says.
@@ -208,6 +225,29 @@ class Hasher:
         )
         self._nobody = _unmatched(self._cost)
         self._signers = foreign.signers(firebase_signer_keys)
+        self._floor = Floor() if floor is None else floor
+        self._takes: float | None = None  # seconds, a hash of the configured cost; once measured
+
+    async def measure(self) -> None:
+        """Find out what a hash of the configured cost takes; the floor is that at least.
+
+        Raises:
+            Busy: too much hashing is asked for.
+        """
+        if not self._floor.is_set:
+            self._takes = await self._pool.run(self._measured)
+            self._floor.raise_to(self._takes)
+
+    def _measured(self) -> float:
+        data, _ = _encoded("measured", scheme=self._cost.scheme)
+        # The first hash of a process loads the libraries, which is none of its cost.
+        _matches(data, _unmatched(_CHEAPEST))
+        began, worked = time.monotonic(), time.process_time()
+        _matches(data, self._nobody)
+        took, worked = time.monotonic() - began, time.process_time() - worked
+        # Workers that all start at once make one another slow, once; the floor is for good.
+        lanes = self._cost.parallelism if self._cost.scheme == "argon2id" else 1
+        return min(took, worked * 1.25 / min(lanes, _cores()))
 
     async def hash(self, password: str) -> str:
         """The stored form of a password: a PHC string, or `$2b$…`.
@@ -246,9 +286,12 @@ class Hasher:
         made_at = _cost_of(inner)
         if made_at is not None:
             data, fault = _encoded(password, scheme=made_at.scheme)
+            began = time.thread_time()
             right = _matches(data, inner)
             if right is None:
                 return None
+            if made_at != self._cost:
+                self._meet(made_at, time.thread_time() - began)
             ok = right and fault is None
             return Verdict(ok, ok and self._outdated(made_at, stored, password))
         try:
@@ -262,11 +305,25 @@ class Hasher:
             _log.warning("a stored password is Firebase's and its signer key is not set: refused")
             return None
         data, fault = _encoded(password, scheme="argon2id")
+        began = time.thread_time()
         right = recipe.matches(data)
         if right is None:
             return None
+        self._floor.raise_to(time.thread_time() - began)
         ok = right and fault is None
         return Verdict(ok, ok and _encoded(password, scheme=self._cost.scheme)[1] is None)
+
+    def _meet(self, made_at: _Cost, took: float) -> None:
+        """A stored password of another cost than ours was checked; let the floor know.
+
+        Counted is the thread's own time, which a busy machine does not stretch. The lanes of
+        argon2 are threads of their own: that is reckoned from what our own cost takes.
+        """
+        ours = self._cost
+        if made_at.scheme == ours.scheme == "argon2id" and self._takes is not None:
+            work = made_at.time_cost * made_at.memory_cost / (ours.time_cost * ours.memory_cost)
+            took = self._takes * work * max(1.0, ours.parallelism / made_at.parallelism)
+        self._floor.raise_to(took)
 
     def _outdated(self, made_at: _Cost, stored: str, password: str) -> bool:
         configured = self._cost
@@ -341,7 +398,7 @@ def _allowed(cost: _Cost) -> _Cost:
         raise ConfigurationError([fault])
     fault = _too_cheap(cost)
     if _switch.tests:
-        return cost if fault else _Cost(cost.scheme, 1, 8, 1, 4)
+        return cost if fault else replace(_CHEAPEST, scheme=cost.scheme)
     if fault:
         raise ConfigurationError([fault])
     return cost

@@ -90,6 +90,15 @@ class SigningKey:
         return cls(kid, algorithm, _key_from(algorithm, data))
 
     @classmethod
+    def from_seed(cls, seed: bytes) -> Self:
+        """The Ed25519 key of 32 bytes that are as good as random: a subkey of a root secret.
+
+        Source: RFC 8032 §5.1.5.
+        """
+        key = OKPKey.import_key(ed25519.Ed25519PrivateKey.from_private_bytes(seed))
+        return cls(key.thumbprint(), "EdDSA", key)
+
+    @classmethod
     def given(cls, text: str) -> Self:
         """Read a private key that somebody made elsewhere: PEM (PKCS #8, SEC 1, PKCS #1) or a JWK.
 

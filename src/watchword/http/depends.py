@@ -263,6 +263,14 @@ class Requirement(IdentityGuard):
         self._scope = scope
         self._claims = claims
         self._accepts = accepts
+        self.asks = {
+            "role": role,
+            "verified": verified or None,
+            "fresh": fresh,
+            "scope": scope,
+            "claims": claims,
+            "accepts": None if accepts == _SESSIONS else ", ".join(sorted(accepts)),
+        }
         self.reads_row = role is not None or verified or fresh is not None
         self.admits = accepts != _SESSIONS
 

@@ -1,7 +1,7 @@
 """The gate: pure ASGI, tells who a request is before anything else sees it.
 
-It refuses nothing by itself (but a foreign Host in development): it leaves in the scope either
-an `Identity`, or a `Refusal` with its reason, or None, and the guards decide.
+It refuses nothing by itself: it leaves in the scope either an `Identity`, or a `Refusal` with its
+reason, or None, and the guards decide.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -10,7 +10,7 @@ from datetime import timedelta
 from hashlib import sha256
 from typing import Any, Literal, cast
 
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from watchword.http.cache import IdentityCache
@@ -28,8 +28,9 @@ from watchword.kernel.errors import (
 from watchword.kernel.events import Events, RequestRefused
 from watchword.kernel.ids import new_id
 from watchword.kernel.occasion import HAPPENING, Occasion
-from watchword.kernel.ports import Authenticator
+from watchword.kernel.ports import Authenticator, Limiter
 from watchword.kernel.principal import Client, Identity
+from watchword.kernel.tracing import OFF, Tracing
 
 IDENTITY = "watchword.identity"
 GATE = "watchword.gate"
@@ -78,7 +79,6 @@ class GateSettings:
     realm: str
     client_id: str
     max_body: int
-    dev_hosts: frozenset[str] | None  # None in production, where any Host may come
 
 
 @dataclass(slots=True)
@@ -111,6 +111,8 @@ class Gate:
         clock: Clock,
         events: Events,
         ready: Callable[[], Awaitable[None] | None],
+        limiters: Sequence[Limiter] = (),
+        tracing: Tracing = OFF,
     ) -> None:
         self.app = app
         self.clock = clock
@@ -123,6 +125,8 @@ class Gate:
         self._csrf = csrf
         self._clients = clients
         self._ready = ready
+        self.limiters = limiters  # of the app's own routes
+        self._tracing = tracing
         self._session = settings.cookies.session.name.encode()
         self._access = settings.cookies.access.name.encode()
         self._csrf_name = settings.cookies.csrf.name.encode()
@@ -151,8 +155,8 @@ class Gate:
             elif header == b"cookie":
                 cookies = value if cookies is None else joined(cookies, value)
         pending = self._ready()
-        if pending is not None or self._settings.dev_hosts is not None:
-            return self._careful(scope, receive, send, bearer, cookies, pending)
+        if pending is not None:
+            return self._starting(scope, receive, send, bearer, cookies, pending)
         return self._identify(scope, receive, send, bearer, cookies)
 
     def client_of(self, scope: Scope) -> Client:
@@ -161,6 +165,11 @@ class Gate:
         if client is None:
             client = scope[CLIENT] = self._clients.of(scope)
         return client
+
+    @property
+    def clients(self) -> Clients:
+        """Who reads clients from requests."""
+        return self._clients
 
     def request_id_of(self, scope: Scope) -> str:
         """The id of this request: a trusted proxy's, else one of ours."""
@@ -180,7 +189,7 @@ class Gate:
             app=self._settings.client_id,
             client=self.client_of(cast("Scope", scope)),
             principal=None if identity is None else identity.principal,
-            method=scope["method"],
+            method=scope.get("method", ""),  # a socket has none
             path=scope["path"][:256],
         )
 
@@ -253,30 +262,21 @@ class Gate:
             return None
         return identity
 
-    async def _careful(
+    async def _starting(
         self,
         scope: Scope,
         receive: Receive,
         send: Send,
         bearer: bytes | None,
         cookies: bytes | None,
-        pending: Awaitable[None] | None,
+        pending: Awaitable[None],
     ) -> None:
-        """The slower way in: not started yet, or development with its check of the Host."""
-        if not self._known_host(scope):
-            answer = PlainTextResponse(
-                "This development server answers to loopback names only; "
-                "name others in WATCHWORD_DEV_HOSTS.\n",
-                status_code=421,
-            )
-            await answer(scope, receive, send)
+        """The way in before the App is started."""
+        try:
+            await pending
+        except WatchwordError as error:  # the store is away at the first request
+            await problem(error)(scope, receive, send)
             return
-        if pending is not None:
-            try:
-                await pending
-            except WatchwordError as error:  # the store is away at the first request
-                await problem(error)(scope, receive, send)
-                return
         await self._identify(scope, receive, send, bearer, cookies)
 
     async def _look(
@@ -354,7 +354,8 @@ class Gate:
 
             async def read() -> Identity:
                 client = self.client_of(scope)
-                return _carried(await authenticator.authenticate(text, client), presented)
+                with self._tracing.span("gate.miss", carriage=presented.carriage):
+                    return _carried(await authenticator.authenticate(text, client), presented)
 
             if check != "cached":
                 return await read()
@@ -507,26 +508,10 @@ class Gate:
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
         # Sockets carry no identity until they are built (I-26): neither cookie nor token is read.
         if scope["type"] == "websocket":
+            HAPPENING.set((self, scope))
             scope[GATE] = self
             scope[IDENTITY] = None
         await self.app(scope, receive, send)
-
-    def _known_host(self, scope: Scope) -> bool:
-        allowed = self._settings.dev_hosts
-        if allowed is None:
-            return True
-        hosts = [value for name, value in scope["headers"] if name == b"host"]
-        if len(hosts) != 1:
-            return not hosts
-        host = hosts[0].decode("latin-1").lower()
-        if host.startswith("["):
-            host = host.partition("]")[0] + "]"
-        else:
-            host = host.partition(":")[0]
-        return host in allowed or host.endswith(".localhost")
-
-
-LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]", "testserver"})
 
 
 def _lead(app: str, carriage: str) -> bytes:

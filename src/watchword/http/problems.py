@@ -84,7 +84,7 @@ def problem(error: WatchwordError) -> Response:
     answer = Response(
         json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace"),
         status_code=error.status,
-        headers=dict(headers_of(error)),
+        headers={**headers_of(error), "X-Request-ID": request_id},
         media_type=MEDIA_TYPE,
     )
     return seal(answer)
@@ -115,7 +115,7 @@ def unexpected(error: Exception) -> Response:
     return problem(WatchwordError())
 
 
-_CODES = {
+FIELD_CODES = {  # what we call some of pydantic's findings
     "missing": "missing",
     "extra_forbidden": "unknown_field",
     "string_unicode": "not_a_text",
@@ -133,7 +133,7 @@ def from_validation(error: RequestValidationError) -> WatchwordError:
         if kind == "json_invalid":
             return MalformedBody()
         context = entry.get("ctx", {})
-        code, detail = _CODES.get(kind, kind), str(entry.get("msg", "is not valid"))
+        code, detail = FIELD_CODES.get(kind, kind), str(entry.get("msg", "is not valid"))
         if kind == "value_error" and isinstance(context.get("error"), FieldError):
             code, detail = context["error"].code, context["error"].detail
         faults.append(Fault(field_of(place), code, detail))

@@ -18,6 +18,7 @@ from watchword.kernel.attempts import Attempts
 from watchword.kernel.clock import Clock
 from watchword.kernel.events import Events
 from watchword.kernel.settings import CoreSettings
+from watchword.kernel.tracing import Tracing
 from watchword.storage.store import Store
 
 T = TypeVar("T")
@@ -40,6 +41,7 @@ class Wiring:
     clients: Clients
     cache: IdentityCache
     attempts: Attempts
+    tracing: Tracing
     resolved_public_url: str
     issuer: str
     audience: str

@@ -2,13 +2,18 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+from watchword.kernel.errors import WatchwordError
 from watchword.kernel.occasion import occasion
 from watchword.kernel.principal import Client
+from watchword.kernel.tracing import OFF, Tracing
+
+_HIGHEST_FLOOR = 5.0  # seconds; one odd row must not hold every answer up for longer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +23,9 @@ class Attempt:
     action: str  # what is tried, as the limits name it: login, register, refresh, …
     account: str | None  # the key of the address that it is about, whether or not anybody's
     client: Client | None  # None: no request, but a command or a task
+    is_judged: bool = False  # will it be said whether it was right?
+    kept: dict[str, object] = field(default_factory=dict[str, object], compare=False)
+    """What guards keep of it between one question and the next, each under a name of its own."""
 
 
 class AttemptGuard(Protocol):
@@ -39,6 +47,15 @@ class AttemptGuard(Protocol):
         ...
 
 
+@runtime_checkable
+class TakesBack(Protocol):
+    """A guard that counts nothing against anybody where nobody came to look."""
+
+    async def take_back(self, attempt: Attempt) -> None:
+        """A later guard refused it, the hash queue was full, or the store went away."""
+        ...
+
+
 @dataclass(slots=True)
 class Tried:
     """How an attempt went, as whoever looked says. None: nobody came to look."""
@@ -51,6 +68,16 @@ class Floor:
     """No failed sign-in is answered sooner than this, so that its time tells nothing (I-20)."""
 
     seconds: float = 0.0
+    is_set: bool = False  # by a setting: what is measured changes nothing
+
+    def set_to(self, seconds: float) -> None:
+        """What the setting says."""
+        self.seconds, self.is_set = seconds, True
+
+    def raise_to(self, seconds: float) -> None:
+        """One way of checking a password takes this long: no failure is answered sooner."""
+        if not self.is_set:
+            self.seconds = max(self.seconds, min(seconds, _HIGHEST_FLOOR))
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +86,9 @@ class Attempts:
 
     guards: Sequence[AttemptGuard]  # live: complete once the App is built
     floor: Floor = field(default_factory=Floor)
+    tracing: Tracing = OFF
+    counts: Counter[tuple[str, str]] = field(default_factory=Counter[tuple[str, str]])
+    """How often each action was `tried`, and of these `refused`, or found `right` or `wrong`."""
 
     async def count(
         self, action: str, *, account: str | None = None, client: Client | None = None
@@ -73,9 +103,14 @@ class Attempts:
         Raises:
             TooManyAttempts, StoreUnavailable
         """
+        self.counts[action, "tried"] += 1
         attempt = self._attempt(action, account, client)
-        for guard in self._in_turn():
-            await guard.before(attempt)
+        try:
+            for guard in self._in_turn():
+                await guard.before(attempt)
+        except WatchwordError:
+            self.counts[action, "refused"] += 1
+            raise
 
     @asynccontextmanager
     async def trying(
@@ -88,28 +123,48 @@ class Attempts:
         Raises:
             TooManyAttempts, StoreUnavailable: nothing was looked at.
         """
+        self.counts[action, "tried"] += 1
+        is_refused = True
+        try:
+            with self.tracing.span("sign_in" if action == "login" else "attempt", action=action):
+                attempt = self._attempt(action, account, client, is_judged=True)
+                async with self._guarded(attempt) as tried:
+                    is_refused = False
+                    yield tried
+        finally:
+            if is_refused:
+                self.counts[action, "refused"] += 1
+
+    @asynccontextmanager
+    async def _guarded(self, attempt: Attempt) -> AsyncGenerator[Tried]:
         began = time.monotonic()
-        attempt = self._attempt(action, account, client)
-        guards = self._in_turn()
-        for guard in guards:
-            await guard.before(attempt)
+        passed: list[AttemptGuard] = []
         tried = Tried()
         try:
+            for guard in self._in_turn():
+                await guard.before(attempt)
+                passed.append(guard)
             yield tried
         finally:
             if tried.is_right is not None:
-                for guard in guards:
+                self.counts[attempt.action, "right" if tried.is_right else "wrong"] += 1
+            for guard in passed:
+                if tried.is_right is not None:
                     await guard.after(attempt, is_right=tried.is_right)
+                elif isinstance(guard, TakesBack):
+                    await guard.take_back(attempt)
             if tried.is_right is False:
                 left = began + self.floor.seconds - time.monotonic()
                 if left > 0:
                     await asyncio.sleep(left)
 
-    def _attempt(self, action: str, account: str | None, client: Client | None) -> Attempt:
+    def _attempt(
+        self, action: str, account: str | None, client: Client | None, *, is_judged: bool = False
+    ) -> Attempt:
         if client is None:
             now = occasion()
             client = None if now is None else now.client
-        return Attempt(action=action, account=account, client=client)
+        return Attempt(action=action, account=account, client=client, is_judged=is_judged)
 
     def _in_turn(self) -> list[AttemptGuard]:
         return sorted(self.guards, key=lambda guard: guard.turn)

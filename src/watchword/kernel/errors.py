@@ -191,6 +191,18 @@ class EmailNotVerified(WatchwordError):
     title = "The e-mail address is not verified yet"
 
 
+class PasswordChangeRequired(WatchwordError):
+    """The password is known to others, or an operator asks for another one.
+
+    Said only after the right password. `POST /auth/password/change-required` takes the challenge
+    that comes with it; `reason` is common, compromised or operator.
+    """
+
+    code = "password_change_required"
+    status = 401
+    title = "Set another password to sign in"
+
+
 class AccountDisabled(WatchwordError):
     """The account is switched off. Said only after the right password."""
 
@@ -216,6 +228,14 @@ class Forbidden(WatchwordError):
     code = "forbidden"
     status = 403
     title = "Not allowed"
+
+
+class RefusedByHook(WatchwordError):
+    """A gate of the application refused (`@auth.on(SignInProven, gate=True)`)."""
+
+    code = "refused_by_hook"
+    status = 403
+    title = "This sign-in is refused"
 
 
 class CsrfRefused(WatchwordError):
@@ -310,6 +330,17 @@ class MailUnavailable(WatchwordError):
     title = "Mail cannot be sent here"
 
 
+class BreachCheckUnavailable(WatchwordError):
+    """Whether a password was breached cannot be had, and `breach_failure` is `deny`."""
+
+    code = "breach_check_unavailable"
+    status = 503
+    title = "New passwords cannot be checked right now"
+
+    def __init__(self, note: str | None = None) -> None:
+        super().__init__(note=note, headers={"Retry-After": "30"})
+
+
 class StoreUnavailable(WatchwordError):
     """The database is away. Never a yes."""
 
@@ -354,6 +385,46 @@ class KeyInUse(WatchwordError):
     code = "key_in_use"
     status = 409
     title = "This key is in use"
+
+
+class HostMalformed(WatchwordError):
+    """The request names no host, several, or something that is none."""
+
+    code = "host_malformed"
+    status = 400
+    title = "The Host header is none"
+
+
+class HostNotAllowed(WatchwordError):
+    """The request names a host that this app does not answer to."""
+
+    code = "host_not_allowed"
+    status = 421
+    title = "Nothing is served under this host name"
+
+
+class HttpsRequired(WatchwordError):
+    """The request came over plain http, and changes something or cannot be sent on."""
+
+    code = "https_required"
+    status = 403
+    title = "Come by https"
+
+
+class OriginNotAllowed(WatchwordError):
+    """A script of another origin asked whether it may, and may not."""
+
+    code = "origin_not_allowed"
+    status = 403
+    title = "Scripts of this origin may not do this"
+
+
+class BodyTooSlow(WatchwordError):
+    """The body of the request did not come in time."""
+
+    code = "body_too_slow"
+    status = 408
+    title = "The body did not come in time"
 
 
 class NotInstalled(WatchwordError):

@@ -1,9 +1,11 @@
 """Everything that happens is an event, announced inside the transaction that makes it true."""
 
 import logging
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any, ClassVar, TypeVar
 
 from watchword.kernel.principal import Subject
@@ -16,9 +18,16 @@ class Event:
     """Something that happened. Subclasses are named in the past tense."""
 
     evicts: ClassVar[bool] = False  # does it make a cached identity untrue?
+    gated: ClassVar[bool] = False  # is it asked before something is done, of gates only?
+    is_failure: ClassVar[bool] = False  # was something refused, or did it go wrong?
+    audited: ClassVar[tuple[str, ...]] = ()  # fields of its own that audit keeps: never a secret
 
     realm: str
     at: datetime
+
+    def audited_as(self) -> str | None:
+        """The name of what happened, for those who read it later; None: it need not be kept."""
+        return snake_case(type(self).__name__)
 
     def subjects(self) -> tuple[Subject, ...]:
         """Whom it is about, for eviction; only asked where `evicts`."""
@@ -29,12 +38,21 @@ class Event:
 class RequestRefused(Event):
     """A request was refused that should not have come: not allowed, forged, one too many."""
 
+    is_failure: ClassVar[bool] = True
+    audited: ClassVar[tuple[str, ...]] = ("code", "status", "note")
+
     code: str  # of the refusal
     status: int
     note: str | None  # what only logs and audit see
 
 
-_TOPICS = ("user", "session", "api_key", "client", "key", "role", "policy", "app")
+@cache
+def snake_case(name: str) -> str:
+    """`SessionEnded` as `session_ended`."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+
+
+_TOPICS = ("user", "session", "api_key", "client", "key", "role", "policy", "app", "webhook")
 
 E = TypeVar("E", bound=Event)
 Hook = Callable[[Any], Awaitable[None]]
@@ -52,6 +70,7 @@ class Events:
     def __init__(self) -> None:
         self._partners: list[tuple[type[Event], Partner]] = []
         self._hooks: list[tuple[type[Event], Hook]] = []
+        self._gates: list[tuple[type[Event], Hook]] = []
         self._evictors: list[Callable[[tuple[Subject, ...]], None]] = []
         self._wakers: list[Callable[[], None]] = []
 
@@ -62,6 +81,22 @@ class Events:
     def on(self, kind: type[E], hook: Callable[[E], Awaitable[None]]) -> None:
         """Call `hook(event)` after the commit of each such event."""
         self._hooks.append((kind, hook))
+
+    def gate(self, kind: type[E], hook: Callable[[E], Awaitable[None]]) -> None:
+        """Ask `hook(event)` before what such an event stands for is done; raising refuses it."""
+        self._gates.append((kind, hook))
+
+    async def ask(self, event: Event) -> None:
+        """Ask the gates, in the order in which they came, until one refuses.
+
+        No transaction is open (I-04), and nothing is done yet: there is nothing to undo.
+
+        Raises:
+            RefusedByHook
+        """
+        for kind, hook in self._gates:
+            if isinstance(event, kind):
+                await hook(event)
 
     def evict_with(self, evictor: Callable[[tuple[Subject, ...]], None]) -> None:
         """Have `evictor(subjects)` called before and after the commit of what evicts (I-09)."""
@@ -74,6 +109,13 @@ class Events:
     def has_partner(self, event: Event) -> bool:
         """Does anybody write when this happens?"""
         return any(isinstance(event, kind) for kind, _ in self._partners)
+
+    def listeners(self) -> list[tuple[type[Event], Callable[..., Any], bool]]:
+        """Who listens to what, and whether as a partner; for the reference."""
+        return [
+            *((kind, partner, True) for kind, partner in self._partners),
+            *((kind, hook, False) for kind, hook in self._hooks),
+        ]
 
     async def announce(self, transaction: object, event: Event) -> None:
         """Inside the transaction: mark what becomes untrue, let the partners write."""

@@ -23,6 +23,9 @@ class Job:
     wake: Callable[[], Awaitable[None]] | None = None  # returns when there is work; a mere hint
 
 
+Safeguard = Literal["limiter", "events"]
+"""What production does not start without: limits on tries, and a place where events are kept."""
+
 Reach = Literal["all", "others", "this", "oldest", "none"]
 """How much of a user's ends: everything, everything but what was used to do it, that one alone,
 the oldest past the limit, or nothing."""
@@ -54,7 +57,10 @@ class Feature(Generic[S]):
     `service` builds the slice's verbs from what the App wires; the other callables get that
     service. `offers` maps a port (a protocol that another slice asks for) to what answers it, or
     to a tuple of several that do. `apart` gets the slice's settings and names the URLs of records
-    that live outside the database. `ends` says what of a user's is over when, for docs and tests.
+    that live outside the database; `carries_identities` says whether what the gate caches is read
+    from them. `ends` says what of a user's is over when, for docs and tests.
+    Production does not start without what `wants` names (I-22); a feature with a setting `enabled`
+    that is off provides nothing.
     """
 
     name: str
@@ -65,12 +71,15 @@ class Feature(Generic[S]):
     after: tuple[str, ...] = ()
     records: tuple[type, ...] = ()
     apart: Callable[[Any], Mapping[type, Secret]] | None = None
+    carries_identities: bool = True
     offers: Callable[[S], Mapping[type, object]] | None = None
     listens: Callable[[S, Any], None] | None = None
     routes: Callable[[S, Any], Any] | None = None
     jobs: Callable[[S], Sequence[Job]] | None = None
     commands: Any = None
     ends: tuple[Ends, ...] = ()
+    provides: tuple[Safeguard, ...] = ()
+    wants: tuple[Safeguard, ...] = ()
 
 
 def ordered(features: Iterable[Feature[Any]]) -> tuple[Feature[Any], ...]:

@@ -4,13 +4,14 @@ A slice offers what another asks for: `Feature.offers` on one side, `wiring.ever
 other. Whoever asks gets all that answer, perhaps none.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from watchword.kernel.errors import SessionBoundElsewhere, WatchwordError
 from watchword.kernel.principal import Binding, Client, Identity
+from watchword.kernel.quotas import Quota, Standing
 from watchword.kernel.secrets import Secret
 from watchword.kernel.settings import BindingSettings
 
@@ -35,6 +36,25 @@ class KnownDevices(Protocol):
 
     async def is_known(self, user_id: str, client: Client) -> bool:
         """Has this user signed in from the device whose cookie this client brings?"""
+        ...
+
+
+class Limiter(Protocol):
+    """Counts tries of the app's own."""
+
+    async def admit(
+        self, action: str, quotas: Sequence[Quota], given: Mapping[str, str]
+    ) -> tuple[Standing, ...]:
+        """Count one try at each of these limits, or refuse it; how each stands then.
+
+        Args:
+            action: what is tried; part of every key.
+            quotas: the limits; where what one counts by is not given, it does not count.
+            given: by what it counts, and the value: `{"address": "192.0.2.1"}`.
+
+        Raises:
+            TooManyAttempts, StoreUnavailable
+        """
         ...
 
 

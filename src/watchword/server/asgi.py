@@ -2,7 +2,7 @@
 
 import logging
 import os
-from typing import Any, cast
+from typing import cast
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
@@ -10,7 +10,6 @@ from starlette.types import ExceptionHandler
 from uvicorn.config import STARTUP_FAILURE
 
 import watchword
-from watchword.http.headers import StrictTransport
 from watchword.kernel.errors import ConfigurationError
 from watchword.presets import Watchword
 from watchword.server.errors import answer_http, answer_unexpected
@@ -56,6 +55,4 @@ def server_app(auth: Watchword) -> FastAPI:
     if development:
         app.include_router(welcome(auth))
     auth.install(app)
-    if auth.public_url.startswith("https:"):
-        app.add_middleware(cast("Any", StrictTransport))
     return app

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 
-from watchword.kernel.errors import StoreUnavailable
+from watchword.kernel.errors import StoreUnavailable, WatchwordError
 from watchword.kernel.secrets import Secret
 from watchword.presets import Watchword
 from watchword.server.serving import is_loopback
@@ -47,10 +47,30 @@ def probes(auth: Watchword) -> APIRouter:
         ready = store == feed == "ok"
         body: dict[str, Any] = {"status": "ok" if ready else "unavailable"}
         if may_know(request, auth.core.probe_token):
-            body["reasons"] = {"store": store, "feed": feed}
+            body["reasons"] = {"store": store, "feed": feed, **_further(auth)}
         return JSONResponse(body, status_code=200 if ready else 503, headers=_NO_STORE)
 
     return router
+
+
+def _further(auth: Watchword) -> dict[str, str]:
+    """What an operator would look at next. None of it makes a worker unready."""
+    further: dict[str, str] = {}
+    if auth.has("keys"):
+        try:
+            auth.keys.active()
+            further["keys"] = "ok"
+        except WatchwordError:
+            further["keys"] = "none that signs"
+    if auth.has("mail"):
+        further["mail"] = "ok" if auth.mail.sender is not None else "not set"
+    background = auth.background
+    if background is None:
+        further["background"] = "elsewhere"
+    else:
+        failing = ", ".join(sorted(background.failing))
+        further["background"] = f"failing: {failing}" if failing else "ok"
+    return further
 
 
 def may_know(request: Request, token: Secret | None) -> bool:

@@ -2,19 +2,19 @@
 
 import asyncio
 import contextlib
-import copy
 import logging
 import os
 import socket
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import uvicorn
-from uvicorn.config import LOGGING_CONFIG
 from uvicorn.supervisors import ChangeReload, Multiprocess
 
+from watchword import logs
 from watchword.kernel.errors import ConfigurationError
+from watchword.kernel.settings import CoreSettings
 from watchword.presets import Watchword
 from watchword.server.protocol import BoundedHttp
 from watchword.server.serving import Serving, address_at, announce
@@ -35,6 +35,7 @@ def serve(serving: Serving, *, workers: int, say: Callable[[str], None]) -> None
     with _listen(serving.host, serving.port) as listening:
         serving = replace(serving, port=int(listening.getsockname()[1]))
         auth = serving.watchword()
+        _refuse_counting_apart(auth, workers)
         asyncio.run(_try(auth))
         announce(serving)
         development = auth.core.environment == "development"
@@ -48,9 +49,21 @@ def serve(serving: Serving, *, workers: int, say: Callable[[str], None]) -> None
             factory=True,
             workers=workers,
             access_log=development,
-            **_common(),
+            **_common(auth.core.log_format, auth.core.log_level),
         )
         _run(config, listening)
+
+
+def _refuse_counting_apart(auth: Watchword, workers: int) -> None:
+    if workers > 1 and auth.has("limits") and auth.limits.is_counting_apart:
+        raise ConfigurationError(
+            [
+                (
+                    f"limits.store (WATCHWORD_LIMITS__STORE) is memory:, so each of {workers} "
+                    "workers would count for itself: leave it out, or name redis://…"
+                )
+            ]
+        )
 
 
 def develop(app: str, *, host: str, port: int, reload: bool, say: Callable[[str], None]) -> None:
@@ -66,12 +79,18 @@ def develop(app: str, *, host: str, port: int, reload: bool, say: Callable[[str]
         os.environ.setdefault("WATCHWORD_PUBLIC_URL", address)
         say(f"Watchword runs {app} in development at {address}")
         say(f"The interactive API: {address}/docs")
-        _run(uvicorn.Config(app, reload=reload, **_common()), listening)
+        _run(uvicorn.Config(app, reload=reload, **_common(*_said_outside())), listening)
 
 
-def _common() -> dict[str, Any]:
-    logs = copy.deepcopy(LOGGING_CONFIG)
-    logs["loggers"]["watchword"] = {"handlers": ["default"], "level": "INFO", "propagate": False}
+def _said_outside() -> tuple[logs.Format, str]:
+    """How to log before the app is there to ask; what cannot be, it will refuse itself."""
+    format_ = os.environ.get("WATCHWORD_LOG_FORMAT", "")
+    level = os.environ.get("WATCHWORD_LOG_LEVEL", "")
+    levels = get_args(CoreSettings.model_fields["log_level"].annotation)
+    return "json" if format_ == "json" else "text", level if level in levels else "info"
+
+
+def _common(log_format: logs.Format, log_level: str) -> dict[str, Any]:
     return {
         "http": BoundedHttp,
         "lifespan": "on",
@@ -79,7 +98,7 @@ def _common() -> dict[str, Any]:
         "server_header": False,
         "timeout_keep_alive": 15,
         "timeout_graceful_shutdown": GRACE,
-        "log_config": logs,
+        "log_config": logs.for_servers(log_format, log_level),
     }
 
 

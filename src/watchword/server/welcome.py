@@ -8,17 +8,11 @@ from jinja2 import Environment, FileSystemLoader
 from starlette.responses import FileResponse, HTMLResponse, Response
 
 from watchword.features.users import OptionalUser
+from watchword.http.headers import API, new_nonce, page_headers
 from watchword.presets import Watchword
 
 _PAGES: Final = Path(__file__).parent / "pages"
-HEADERS: Final = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
-    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cache-Control": "no-store",
-}
+_ITS_FILES: Final = {**API, "Cache-Control": "no-store"}
 
 
 def welcome(auth: Watchword) -> APIRouter:
@@ -28,20 +22,22 @@ def welcome(auth: Watchword) -> APIRouter:
 
     @router.get("/")
     async def greet(user: OptionalUser) -> HTMLResponse:
+        nonce = new_nonce()
         page = pages.get_template("welcome.html").render(
             user=user,
+            nonce=nonce,
             prefix=auth.core.prefix,
             csrf_cookie=auth.cookies.csrf.name,
             min_length=auth.passwords.settings.min_length,
         )
-        return HTMLResponse(page, headers=HEADERS)
+        return HTMLResponse(page, headers=page_headers(nonce))
 
     @router.get("/welcome.js")
     async def script() -> Response:
-        return FileResponse(_PAGES / "welcome.js", media_type="text/javascript", headers=HEADERS)
+        return FileResponse(_PAGES / "welcome.js", media_type="text/javascript", headers=_ITS_FILES)
 
     @router.get("/welcome.css")
     async def style() -> Response:
-        return FileResponse(_PAGES / "welcome.css", media_type="text/css", headers=HEADERS)
+        return FileResponse(_PAGES / "welcome.css", media_type="text/css", headers=_ITS_FILES)
 
     return router

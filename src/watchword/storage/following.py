@@ -3,18 +3,16 @@
 import asyncio
 import contextlib
 import logging
-import math
 import os
-from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from itertools import accumulate
 from typing import Final
 
 from watchword.kernel.clock import Clock
 from watchword.kernel.errors import StoreUnavailable
 from watchword.kernel.principal import Subject
+from watchword.kernel.tally import Durations
 from watchword.storage.feed import Change, Feed, Follower, Waker
 
 _log = logging.getLogger("watchword.feed")
@@ -39,27 +37,11 @@ class FeedStatus:
 _EDGES: Final = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 2.0, 5.0)  # seconds
 
 
-class Lags:
-    """How long changes took from their writing to their eviction here, in seconds."""
+class Lags(Durations):
+    """How long changes took from their writing to their eviction here."""
 
     def __init__(self) -> None:
-        self.count = 0
-        self.total = 0.0
-        self._under = [0] * len(_EDGES)
-
-    def add(self, lag: float) -> None:
-        """Count one; clocks of two machines may make it negative, which counts as none."""
-        lag = max(lag, 0.0)
-        self.count += 1
-        self.total += lag
-        place = bisect_left(_EDGES, lag)
-        if place < len(_EDGES):
-            self._under[place] += 1
-
-    def buckets(self) -> list[tuple[float, int]]:
-        """How many took at most that long; the last edge is infinite."""
-        sums = list(accumulate(self._under))
-        return [*zip(_EDGES, sums, strict=True), (math.inf, self.count)]
+        super().__init__(_EDGES)
 
 
 class Following:

@@ -21,6 +21,7 @@ from watchword.kernel.moment import transaction_open
 from watchword.storage.errors import Conflict
 from watchword.storage.feed import KEPT_FOR, Change, Feed
 from watchword.storage.record import Schema, schema_of
+from watchword.storage.watching import Watch
 
 R = TypeVar("R")
 
@@ -276,6 +277,7 @@ class Store:
     apart: Mapping[str, Driver] = field(default_factory=dict[str, Driver])
     """Drivers of records that live outside the database, by the record's name. They take no part
     in its transactions: what is written there stands at once."""
+    watch: Watch = field(default_factory=Watch)
     _verbs: Verbs | None = None  # set inside a transaction or a caller's connection
     _announced: _Announced | None = None  # set inside a transaction of ours
     _connection: Any = None  # a caller's own
@@ -295,8 +297,8 @@ class Store:
         if self.apart:
             other = self.apart.get(schema_of(kind).name)
             if other is not None:
-                return other.verbs
-        return self._verbs if self._verbs is not None else self.driver.verbs
+                return self.watch.verbs(other.verbs)
+        return self.watch.verbs(self._verbs if self._verbs is not None else self.driver.verbs)
 
     def in_realm(self, realm: str) -> "Store":
         """The same database for another realm. Only this verb crosses realms (I-11)."""
@@ -421,7 +423,7 @@ class Store:
         announced = _Announced()
         token = transaction_open.set(True)
         try:
-            async with self.driver.transaction() as verbs:
+            async with self.watch.transaction(self.driver.transaction()) as verbs:
                 yield replace(self, _verbs=verbs, _announced=announced)
         finally:
             transaction_open.reset(token)
@@ -527,6 +529,11 @@ def _check_order(schema: Schema, name: str, conditions: Conditions) -> None:
     is_compared = isinstance(asked, Comparison) and asked.operator in {"<", "<=", ">", ">="}
     if schema.columns[name].optional and not is_compared:
         raise TypeError(f"{schema.name}.{name} may hold nothing and so orders no list")
+
+
+def cursor_of(record: object, paging: Paging) -> str:
+    """The `after` by which a list goes on past this record; for lists that are put together."""
+    return _cursor(record, paging)
 
 
 def _cursor(record: object, paging: Paging) -> str:

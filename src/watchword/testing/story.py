@@ -23,6 +23,7 @@ from watchword.crypto.keys import generate_secret
 from watchword.features.limits import limits
 from watchword.features.lockout import lockout
 from watchword.features.mail import Message, OutboxMail, mail
+from watchword.http.csrf import origin_of
 from watchword.kernel.feature import Feature
 from watchword.presets import Watchword, standard
 from watchword.testing.clock import MovableClock
@@ -65,7 +66,7 @@ class Story:
 
     def another_client(self, **headers: str) -> httpx.AsyncClient:
         """A client with a cookie jar of its own."""
-        return client_of(self.app, headers)
+        return client_of(self.app, headers, origin=origin_of(self.auth.public_url))
 
     async def register(
         self, email: str = "ada@example.com", password: str = PASSWORD, **fields: Any
@@ -126,11 +127,13 @@ def bearer(access_token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {access_token}"}
 
 
-def client_of(app: FastAPI, headers: Mapping[str, str] | None = None) -> httpx.AsyncClient:
+def client_of(
+    app: FastAPI, headers: Mapping[str, str] | None = None, *, origin: str = ORIGIN
+) -> httpx.AsyncClient:
     """A client that speaks to the app without a network, as a browser of its own origin."""
     return httpx.AsyncClient(
         transport=httpx.ASGITransport(app=_apart(app)),
-        base_url=ORIGIN,
+        base_url=origin,
         headers=dict(headers or {}),
     )
 
@@ -181,8 +184,10 @@ async def telling(
         chosen.append(mail(sender=outbox))
     options.setdefault("environment", "development")
     options.setdefault("secret", generate_secret())
+    options.setdefault("accept_missing", ("limiter", "events"))  # in production too
     auth = Watchword(database, features=chosen, clock=clock, environ=environ or {}, **options)
     app = app or FastAPI()
     auth.install(app)
-    async with auth.running(), client_of(app) as client:
+    origin = origin_of(auth.public_url)
+    async with auth.running(), client_of(app, origin=origin) as client:
         yield Story(auth=auth, app=app, client=client, outbox=outbox, clock=clock)

@@ -34,6 +34,7 @@ from watchword.kernel.errors import ConfigurationError
 from watchword.kernel.feature import Feature
 from watchword.kernel.ports import MailPurpose, Postbox
 from watchword.kernel.secrets import Secret
+from watchword.kernel.tracing import OFF
 from watchword.testing.clock import MovableClock
 
 PASSWORD = "p@ss:w/rd"
@@ -421,6 +422,7 @@ def wiring(clock: MovableClock, *, public_url: str, **settings: Any) -> Any:
         store=None,
         clock=clock,
         resolved_public_url=public_url,
+        tracing=OFF,
         every=every,
     )
 

@@ -23,6 +23,8 @@ class ApiKeyEvent(Event):
 class ApiKeyCreated(ApiKeyEvent):
     """A user made a key."""
 
+    audited: ClassVar[tuple[str, ...]] = ("key_id", "name", "scopes")
+
     name: str
     scopes: tuple[str, ...]
 
@@ -32,6 +34,8 @@ class ApiKeyRotated(ApiKeyEvent):
     """A key has a successor, and works no longer than the overlap."""
 
     evicts: ClassVar[bool] = True  # it may end sooner than what is cached of it
+    audited: ClassVar[tuple[str, ...]] = ("key_id", "successor_id")
+
     successor_id: str
 
 
@@ -40,4 +44,6 @@ class ApiKeyEnded(ApiKeyEvent):
     """A key is over."""
 
     evicts: ClassVar[bool] = True
+    audited: ClassVar[tuple[str, ...]] = ("key_id", "why")
+
     why: str

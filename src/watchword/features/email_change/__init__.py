@@ -3,7 +3,11 @@
 from typing import Any, Unpack
 
 from watchword.features.email_change.endings import ENDS
-from watchword.features.email_change.events import EmailChanged, EmailChangeUndone
+from watchword.features.email_change.events import (
+    EmailChanged,
+    EmailChangeRequested,
+    EmailChangeUndone,
+)
 from watchword.features.email_change.records import EmailChange, EmailUndo
 from watchword.features.email_change.routes import routes
 from watchword.features.email_change.service import EmailChanges, UndoMail
@@ -15,7 +19,13 @@ from watchword.kernel.events import Events
 from watchword.kernel.feature import Feature
 from watchword.kernel.ports import Credential, MailPurpose, Postbox
 
-__all__ = ["EmailChangeUndone", "EmailChanged", "EmailChanges", "email_change"]
+__all__ = [
+    "EmailChangeRequested",
+    "EmailChangeUndone",
+    "EmailChanged",
+    "EmailChanges",
+    "email_change",
+]
 
 
 def email_change(**options: Unpack[EmailChangeOptions]) -> Feature[EmailChanges]:

@@ -7,6 +7,11 @@ from watchword.features.users import UserEvent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EmailChangeRequested(UserEvent):
+    """The user wishes for another address; nothing has changed yet."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EmailChanged(UserEvent):
     """The user has another address, proven."""
 

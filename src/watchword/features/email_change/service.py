@@ -4,7 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from watchword.features.email_change.events import EmailChanged, EmailChangeUndone
+from watchword.features.email_change.events import (
+    EmailChanged,
+    EmailChangeRequested,
+    EmailChangeUndone,
+)
 from watchword.features.email_change.records import EmailChange, EmailUndo
 from watchword.features.email_change.settings import EmailChangeSettings
 from watchword.features.passwords import Passwords
@@ -80,6 +84,7 @@ class EmailChanges:
         async with self.store.transaction() as tx:
             await tx.put(wish)  # two wishes at once: whichever comes last voids the other
             await self.postbox.queue(tx, purpose=CONFIRM, address=address.key, challenge=wish.id)
+            await tx.announce(EmailChangeRequested(realm=tx.realm, at=now, user_id=user.id))
 
     async def compose(self, request: MailRequest) -> ComposedMail | None:
         """Mint the token that confirms, unless the address is somebody's by now."""

@@ -12,6 +12,7 @@ class KeyChanged(Event):
     """A key got another state."""
 
     evicts: ClassVar[bool] = True
+    audited: ClassVar[tuple[str, ...]] = ("kid",)
 
     kid: str
 
@@ -28,6 +29,8 @@ class KeyPublished(KeyChanged):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyRotated(KeyChanged):
     """Another key signs from now on; what the former signed is believed until it expires."""
+
+    audited: ClassVar[tuple[str, ...]] = ("kid", "former")
 
     former: str | None  # its kid, if there was one
 

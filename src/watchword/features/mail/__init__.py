@@ -61,6 +61,7 @@ def mail(**options: Unpack[MailOptions]) -> Feature[Mail]:
             or sender_for(settings, environment=wiring.core.environment, clock=wiring.clock),
             sender_address=settings.sender_address or no_reply(wiring.resolved_public_url),
             purposes=wiring.every(MailPurpose),
+            tracing=wiring.tracing,
         )
 
     return Feature(

@@ -4,11 +4,11 @@ import asyncio
 import logging
 import random
 import traceback
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from watchword.features.mail.errors import AddressRefused, SendFailed
 from watchword.features.mail.events import MailQueued, MailUndeliverable
@@ -17,11 +17,13 @@ from watchword.features.mail.records import OutboxMail
 from watchword.features.mail.settings import MailSettings
 from watchword.features.mail.templates import Templates, plain_locale
 from watchword.kernel.address import is_one_address
+from watchword.kernel.bell import Bell
 from watchword.kernel.clock import Clock
 from watchword.kernel.errors import MailUnavailable
 from watchword.kernel.ids import new_id
 from watchword.kernel.moment import refuse_in_transaction
 from watchword.kernel.ports import ComposedMail, MailPurpose
+from watchword.kernel.tracing import OFF, Tracing
 from watchword.storage.store import Page, Paging, Store, le, plus, where
 
 _log = logging.getLogger("watchword.mail")
@@ -44,33 +46,6 @@ class TooManyAttempts(Exception):
     """Each try ended without a word, as when the process dies of it."""
 
 
-class Bell:
-    """Wakes the workers of this process, whatever loop they and the caller run in."""
-
-    def __init__(self) -> None:
-        self._events: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Event]
-        self._events = WeakKeyDictionary()
-        self._has_rung = False
-
-    def ring(self) -> None:
-        """Let everybody who waits, and the next who comes, go on."""
-        self._has_rung = True
-        for loop, event in list(self._events.items()):
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(event.set)
-
-    async def wait(self) -> None:
-        """Return when it rings, or has rung since the last time."""
-        loop = asyncio.get_running_loop()
-        event = self._events.get(loop)
-        if event is None:
-            event = self._events[loop] = asyncio.Event()
-            if self._has_rung:  # perhaps just now, while this worker began
-                return
-        await event.wait()
-        event.clear()
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mail:
     """Mail that survives a crash, and a server that fails."""
@@ -83,6 +58,9 @@ class Mail:
     purposes: Sequence[MailPurpose]  # live: complete once everything has started
     templates: Templates = field(default_factory=Templates)
     bell: Bell = field(default_factory=Bell)
+    tracing: Tracing = OFF
+    counts: Counter[str] = field(default_factory=Counter[str])
+    """Mails of this process that were `sent` or `given_up`, and tries that were `put_off`."""
 
     def ensure_available(self) -> None:
         """Say at once, to everybody alike, when no mail can leave.
@@ -140,6 +118,14 @@ class Mail:
         """Mails that were given up, in the order of their last try."""
         paging = Paging(order=("due_at", "id"), limit=limit, after=after)
         return await self.store.find(OutboxMail, paging, is_given_up=True)
+
+    async def standing(self) -> tuple[int, timedelta]:
+        """How many mails wait, and for how long the first of them has been due."""
+        paging = Paging(order=("due_at", "id"), limit=1)
+        waiting = await self.store.count(OutboxMail, is_given_up=False)
+        now = self.clock.now()
+        due = await self.store.find(OutboxMail, paging, is_given_up=False, due_at=le(now))
+        return waiting, now - due.items[0].due_at if due.items else timedelta(0)
 
     async def deliver_due(self) -> bool:
         """Deliver one batch of what is due.
@@ -199,7 +185,9 @@ class Mail:
             composed = await purpose.compose(row.request())
             if composed is None:
                 return
-            await self.sender.send(self._written(composed, locale=row.locale))
+            with self.tracing.span("mail.send", purpose=row.purpose):
+                await self.sender.send(self._written(composed, locale=row.locale))
+            self.counts["sent"] += 1
 
     def _written(self, composed: ComposedMail, *, locale: str) -> Message:
         if not is_one_address(composed.recipient):
@@ -224,6 +212,7 @@ class Mail:
         if hopeless or late or row.attempts >= self.settings.attempts:
             await self._give_up(row, error)
             return
+        self.counts["put_off"] += 1
         _log.warning(
             "mail %s (%s), attempt %d: %s", row.id, row.purpose, row.attempts, _told(error)
         )
@@ -256,6 +245,7 @@ class Mail:
                     reason=_name(error),
                 )
             )
+        self.counts["given_up"] += 1
         _log.error(
             "mail %s (%s) given up after attempt %d: %s",
             row.id,

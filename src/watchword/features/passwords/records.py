@@ -13,3 +13,4 @@ class Password:
     user_id: str
     hash: str  # a PHC string, or bcrypt's own form
     set_at: datetime
+    change_owed: str = ""  # why another must be set: common, compromised, operator

@@ -26,9 +26,11 @@ from watchword.http.problems import MAX_FAULTS, documented
 from watchword.http.wiring import Mounting
 from watchword.kernel.errors import (
     AccountDisabled,
+    BreachCheckUnavailable,
     Busy,
     CsrfRefused,
     EmailNotVerified,
+    ExpiredToken,
     Forbidden,
     InvalidClient,
     InvalidCredentials,
@@ -36,6 +38,7 @@ from watchword.kernel.errors import (
     MailUnavailable,
     MalformedBody,
     NotAuthenticated,
+    PasswordChangeRequired,
     RegistrationClosed,
     UnsupportedMediaType,
     UserAlreadyExists,
@@ -72,11 +75,19 @@ class PasswordChangeBody(Body):
     new_password: PlainPassword
 
 
+class ChangeOwedBody(Body):
+    """What POST /auth/password/change-required takes."""
+
+    challenge: Annotated[str, Field(max_length=128)]
+    new_password: PlainPassword
+
+
 def routes(passwords: Passwords, mounting: Mounting) -> None:
     """Mount the routes of passwords."""
     _mount_register(passwords, mounting)
     _mount_login(passwords, mounting)
     _mount_account(passwords, mounting)
+    _mount_owed(passwords, mounting)
 
 
 def _mount_register(passwords: Passwords, mounting: Mounting) -> None:
@@ -135,6 +146,7 @@ def _mount_login(passwords: Passwords, mounting: Mounting) -> None:
                 InvalidClient,
                 EmailNotVerified,
                 AccountDisabled,
+                PasswordChangeRequired,
                 CsrfRefused,
                 UnsupportedMediaType,
                 Busy,
@@ -180,6 +192,30 @@ def _mount_account(passwords: Passwords, mounting: Mounting) -> None:
             keep_session=session_id,
         )
         return Response(status_code=204)
+
+
+def _mount_owed(passwords: Passwords, mounting: Mounting) -> None:
+    entrance = Entrance(sign_ins=passwords.sign_ins, wiring=mounting.wiring)
+
+    @mounting.router.post(
+        "/password/change-required",
+        responses=documented(
+            InvalidToken,
+            ExpiredToken,
+            PasswordChangeRequired,
+            CsrfRefused,
+            Busy,
+            BreachCheckUnavailable,
+        ),
+    )
+    async def change_required(
+        request: Request, body: Annotated[ChangeOwedBody, JsonBody()]
+    ) -> Response:
+        """Set the password that a sign-in owes, and go on with it; answers as login does."""
+        pending = await entrance.pending(request, body.challenge)
+        return await entrance.proceed(
+            request, await passwords.change_owed(pending, new=body.new_password)
+        )
 
 
 def _acting(identity: Identity) -> tuple[User, str]:

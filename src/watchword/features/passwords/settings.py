@@ -1,23 +1,25 @@
 """Settings of passwords."""
 
 from collections.abc import Sequence
-from typing import Literal, Self, TypedDict
+from datetime import timedelta
+from typing import Annotated, Literal, Self, TypedDict
 
 from pydantic import Field, field_validator, model_validator
 
 from watchword.crypto.foreign import signer_id
 from watchword.crypto.hashing import cost_fault
 from watchword.kernel.secrets import Secret
-from watchword.kernel.settings import SecretText, Settings
+from watchword.kernel.settings import Duration, SecretText, Settings
 
 _LEAST = 30  # characters of a client's secret
+_A_MOMENT, _A_MINUTE, _A_DAY = timedelta(milliseconds=100), timedelta(minutes=1), timedelta(days=1)
 
 
 class PasswordSettings(Settings):
     """What a password must be, and how it is hashed.
 
-    Length is what counts (ASVS 6.2.5: no composition rules), so classes are asked for only
-    where an old policy demands them.
+    What counts is length, and that nobody would try it early (ASVS 6.2.5: no composition rules);
+    classes are asked for only where an old policy demands them.
     """
 
     registration: Literal["open", "closed"] = Field(
@@ -29,6 +31,57 @@ class PasswordSettings(Settings):
     require_lower: bool = Field(default=False, description="at least one lower-case letter")
     require_digit: bool = Field(default=False, description="at least one digit")
     require_symbol: bool = Field(default=False, description="at least one that is none of these")
+    min_score: int = Field(
+        default=3,
+        ge=0,
+        le=4,
+        description="of zxcvbn: 3 is 10^8 guesses, 4 is 10^10; 0 does not look",
+    )
+    min_entropy_bits: float = Field(
+        default=0,
+        ge=0,
+        le=512,
+        description="length times log2 of the alphabet, where an old policy demands it",
+    )
+    check_common: bool = Field(
+        default=True, description="refuse what is on the list that comes with the package"
+    )
+    check_context: bool = Field(
+        default=True,
+        description="refuse what contains the user's address or name, or the app's",
+    )
+    context_words: tuple[Annotated[str, Field(min_length=4, max_length=64)], ...] = Field(
+        default=(),
+        max_length=64,
+        description="further words that no password may contain: company, product",
+    )
+    check_at_login: bool = Field(
+        default=True,
+        description=(
+            "a right password that is common, or breached where that is checked, owes another "
+            "before the session"
+        ),
+    )
+    check_breaches: bool = Field(
+        default=False,
+        description="ask breach_url about new passwords; 5 hex digits of a digest leave",
+    )
+    breach_url: str = Field(
+        default="https://api.pwnedpasswords.com/range/",
+        max_length=512,
+        pattern=r"^https?://[^\s?#]+/$",
+        description="a service with the range API of Have I Been Pwned; https",
+    )
+    breach_timeout: Duration = Field(
+        default=timedelta(seconds=5), description="how long its answer may take"
+    )
+    breach_cache_ttl: Duration = Field(
+        default=timedelta(hours=1), description="how long its answer is believed"
+    )
+    breach_failure: Literal["allow", "deny"] = Field(
+        default="allow",
+        description="while it does not answer: take the password, or answer 503",
+    )
     hash_scheme: Literal["argon2id", "bcrypt"] = Field(
         default="argon2id", description="of new hashes; others verify and are upgraded at sign-in"
     )
@@ -83,10 +136,14 @@ class PasswordSettings(Settings):
             raise ValueError("client_id and client_secret go together")
         if self.min_length > self.max_length:
             raise ValueError("min_length is over max_length: nobody could sign up")
+        if not _A_MOMENT <= self.breach_timeout <= _A_MINUTE:
+            raise ValueError("breach_timeout is from 100ms to 1m")
+        if not timedelta(0) <= self.breach_cache_ttl <= _A_DAY:
+            raise ValueError("breach_cache_ttl is at most 1d")
         return self
 
 
-class PasswordOptions(TypedDict, total=False):
+class PolicyOptions(TypedDict, total=False):
     """`PasswordSettings` as keyword arguments."""
 
     registration: Literal["open", "closed"]
@@ -96,6 +153,17 @@ class PasswordOptions(TypedDict, total=False):
     require_lower: bool
     require_digit: bool
     require_symbol: bool
+    min_score: int
+    min_entropy_bits: float
+    check_common: bool
+    check_context: bool
+    context_words: Sequence[str]
+    check_at_login: bool
+    check_breaches: bool
+    breach_url: str
+    breach_timeout: timedelta | str
+    breach_cache_ttl: timedelta | str
+    breach_failure: Literal["allow", "deny"]
     hash_scheme: Literal["argon2id", "bcrypt"]
     argon2_time_cost: int
     argon2_memory_cost: int
@@ -106,8 +174,46 @@ class PasswordOptions(TypedDict, total=False):
     client_secret: Secret | str | None
 
 
-NIST: PasswordOptions = {"min_length": 15}
+NIST: PolicyOptions = {"min_length": 15}
 """For a password that is the only factor: `passwords(**NIST)`.
 
 Source: NIST SP 800-63B-4 §3.1.1.2 and ASVS 6.2.1, 15 characters.
 """
+
+THREE_CLASSES_AND_BITS: PolicyOptions = {
+    "min_length": 12,
+    "require_upper": True,
+    "require_lower": True,
+    "require_digit": True,
+    "min_entropy_bits": 50,
+    "min_score": 0,
+}
+"""An older policy: 12 characters, three classes and 50 bits. The list of common ones counts."""
+
+FOUR_CLASSES: PolicyOptions = {
+    "min_length": 8,
+    "require_upper": True,
+    "require_lower": True,
+    "require_digit": True,
+    "require_symbol": True,
+    "min_score": 0,
+}
+"""An older policy: 8 characters and four classes. Too short without a second factor."""
+
+SYMBOL_AND_BREACHES: PolicyOptions = {
+    "min_length": 12,
+    "require_symbol": True,
+    "check_breaches": True,
+    "min_score": 0,
+}
+"""An older policy: 12 characters, one symbol, and the look-up of breaches over the network."""
+
+THREE_CLASSES: PolicyOptions = {
+    "min_length": 8,
+    "max_length": 128,
+    "require_upper": True,
+    "require_lower": True,
+    "require_digit": True,
+    "min_score": 0,
+}
+"""An older policy: 8 to 128 characters and three classes. Too short without a second factor."""

@@ -4,6 +4,7 @@ from typing import Any, Unpack
 
 from watchword.features.passwords import Passwords
 from watchword.features.recovery.endings import ENDS
+from watchword.features.recovery.events import PasswordResetRequested
 from watchword.features.recovery.records import PasswordReset
 from watchword.features.recovery.routes import routes
 from watchword.features.recovery.service import Recovery
@@ -13,7 +14,7 @@ from watchword.kernel.events import Events
 from watchword.kernel.feature import Feature
 from watchword.kernel.ports import Credential, MailPurpose, Postbox
 
-__all__ = ["Recovery", "recovery"]
+__all__ = ["PasswordResetRequested", "Recovery", "recovery"]
 
 
 def recovery(**options: Unpack[RecoveryOptions]) -> Feature[Recovery]:

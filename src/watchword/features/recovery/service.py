@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from watchword.features.passwords import Passwords
+from watchword.features.recovery.events import PasswordResetRequested
 from watchword.features.recovery.records import PasswordReset
 from watchword.features.recovery.settings import RecoverySettings
 from watchword.features.users import User, UserDeleted, Users
@@ -48,6 +49,9 @@ class Recovery:
         await self.attempts.count("password_reset_request", account=address.key)
         async with self.store.transaction() as tx:
             await self.postbox.queue(tx, purpose=PURPOSE, address=address.key)
+            await tx.announce(
+                PasswordResetRequested(realm=tx.realm, at=self.clock.now(), account=address.key)
+            )
 
     async def compose(self, request: MailRequest) -> ComposedMail | None:
         """Mint a token for whoever has the address; the one before is void."""
@@ -103,7 +107,7 @@ class Recovery:
         user: User | None = await self.users.get(open_reset.user_id)
         if user is None or not user.is_active:
             raise InvalidToken(note="the user is gone or disabled")
-        hashed = await self.passwords.hashed(new_password, field="new_password")
+        hashed = await self.passwords.hashed(new_password, user=user, field="new_password")
         async with self.store.transaction() as tx:
             held = await self.users.hold(user, within=tx)
             taken = held and await tx.take(

@@ -23,6 +23,8 @@ class ServiceEvent(Event):
 class ServiceGranted(ServiceEvent):
     """A service may call others."""
 
+    audited: ClassVar[tuple[str, ...]] = ("name", "audiences", "scopes")
+
     audiences: tuple[str, ...]
     scopes: tuple[str, ...]
 
@@ -32,3 +34,4 @@ class ServiceEnded(ServiceEvent):
     """A service may call nobody any more; all its tokens are over."""
 
     evicts: ClassVar[bool] = True
+    audited: ClassVar[tuple[str, ...]] = ("name",)

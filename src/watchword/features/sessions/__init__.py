@@ -7,13 +7,16 @@ from watchword.features.sessions.devices import Devices
 from watchword.features.sessions.endings import ENDS
 from watchword.features.sessions.events import (
     DeviceAdded,
+    DeviceNamed,
     FingerprintChanged,
     RefreshTokenReplayed,
     SessionCarried,
     SessionEnded,
+    SessionEvent,
     SessionRenewed,
     SessionsEnded,
     SessionStarted,
+    SignInProven,
 )
 from watchword.features.sessions.mails import LIMIT, NEW_DEVICE, SessionMail, SessionMails
 from watchword.features.sessions.records import Device, Session
@@ -29,7 +32,7 @@ from watchword.features.sessions.transports import (
 from watchword.features.users import UserDeleted, Users
 from watchword.kernel.events import Events
 from watchword.kernel.feature import Feature
-from watchword.kernel.ports import Authenticator, MailPurpose, Postbox
+from watchword.kernel.ports import Authenticator, KnownDevices, MailPurpose, Postbox
 
 __all__ = [
     "DEVICE_LIVES",
@@ -37,6 +40,7 @@ __all__ = [
     "CookieTransport",
     "Device",
     "DeviceAdded",
+    "DeviceNamed",
     "Devices",
     "FingerprintChanged",
     "Prepared",
@@ -44,10 +48,12 @@ __all__ = [
     "Session",
     "SessionCarried",
     "SessionEnded",
+    "SessionEvent",
     "SessionRenewed",
     "SessionStarted",
     "Sessions",
     "SessionsEnded",
+    "SignInProven",
     "Started",
     "Transport",
     "agent_digest",
@@ -93,6 +99,7 @@ def sessions(**options: Unpack[SessionOptions]) -> Feature[Sessions]:
         return {
             Authenticator: service,
             Transport: service.cookie,
+            KnownDevices: service.devices,
             MailPurpose: tuple(
                 SessionMail(mails=service.mails, purpose=each) for each in (NEW_DEVICE, LIMIT)
             ),

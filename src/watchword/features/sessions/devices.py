@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from watchword.features.sessions.records import Device, Session
 from watchword.features.sessions.transports import DEVICE_LIVES
 from watchword.kernel.clock import Clock
+from watchword.kernel.principal import Client
 from watchword.kernel.secrets import Digest
 from watchword.storage.errors import Conflict
 from watchword.storage.store import Paging, Store, where
@@ -67,6 +68,16 @@ class Devices:
         for forgotten in known[MOST:]:
             await tx.take(Device, user_id=forgotten.user_id, digest=forgotten.digest)
         return known
+
+    async def is_known(self, user_id: str, client: Client) -> bool:
+        """Did this user sign in from the device whose cookie this client brings?
+
+        Only its cookie says so: what a client calls itself anybody can say.
+        """
+        if client.device is None:
+            return False
+        device = await self.store.get(Device, user_id=user_id, digest=client.device)
+        return device is not None and device.expires_at > self.clock.now()
 
     async def name(self, session: Session, name: str | None) -> None:
         """Call a device something; the sessions that it begins from now on bear the name."""

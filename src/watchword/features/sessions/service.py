@@ -13,12 +13,14 @@ from watchword.features.sessions.agents import agent_of
 from watchword.features.sessions.devices import Devices, digest_in
 from watchword.features.sessions.events import (
     DeviceAdded,
+    DeviceNamed,
     FingerprintChanged,
     SessionCarried,
     SessionEnded,
     SessionRenewed,
     SessionsEnded,
     SessionStarted,
+    SignInProven,
 )
 from watchword.features.sessions.mails import LIMIT, NEW_DEVICE, SessionMails
 from watchword.features.sessions.records import Session
@@ -125,7 +127,22 @@ class Sessions:
             remember: for the longer of the transport's two profiles.
             replaces: the session that this browser had before; it ends.
             proven_at: when the last factor was proven; None: just now.
+
+        Raises:
+            RefusedByHook: a gate of the application said no.
         """
+        await self.store.events.ask(
+            SignInProven(
+                realm=self.store.realm,
+                at=self.clock.now(),
+                user_id=user.id,
+                email=user.email,
+                amr=amr,
+                transport=transport.name,
+                address=client.address,
+                user_agent=client.user_agent,
+            )
+        )
         now = self.clock.now()
         prepared = transport.prepare(now, remember=remember)
         device = client.device
@@ -446,6 +463,14 @@ class Sessions:
         )
         if named is None:
             raise SessionNotFound
+        await self.store.announce(
+            DeviceNamed(
+                realm=self.store.realm,
+                at=self.clock.now(),
+                session_id=session_id,
+                user_id=user_id,
+            )
+        )
         await self.devices.name(named, name)
         paging = Paging(order=_NEWEST_FIRST, descending=True, limit=_BATCH)
         page = await self.store.find(Session, paging, user_id=user_id, ended_at=None)

@@ -53,4 +53,5 @@ def sign_in(**options: Unpack[SignInOptions]) -> Feature[SignIns]:
         records=(Challenge,),
         listens=listens,
         routes=routes,
+        wants=("limiter", "events"),
     )

@@ -21,6 +21,7 @@ from watchword.kernel.errors import (
     InvalidInput,
     InvalidToken,
     NotAuthenticated,
+    RefusedByHook,
     RevokedToken,
     WatchwordError,
 )
@@ -77,6 +78,8 @@ class SignIns:
         methods = [each.method for each in self.proofs]
         if len(set(methods)) < len(methods):
             raise ConfigurationError(["two features offer a proof of one method: keep one"])
+        if self.settings.login_floor is not None:
+            self.attempts.floor.set_to(self.settings.login_floor.total_seconds())
 
     def chain(self) -> tuple[SignInStep, ...]:
         """The steps, each after those it names; never in the order of registration.
@@ -128,6 +131,7 @@ class SignIns:
         Raises:
             AccountDisabled: or InvalidCredentials, where `hide_disabled` is on.
             WatchwordError: what a step is owed, with a challenge in it.
+            RefusedByHook: a gate of the application said no.
         """
         if not user.is_active:
             await self.failed(user, AccountDisabled.code)
@@ -146,9 +150,17 @@ class SignIns:
                 remember=remember,
             )
             raise self._said(owed, pending)
-        return await self.sessions.start(
+        return await self._begin(
             user, amr=amr, transport=transport, client=client, remember=remember, replaces=replaces
         )
+
+    async def _begin(self, user: User, **named: Any) -> Started:
+        """A session, unless a gate of the application refuses; then that is a failed sign-in."""
+        try:
+            return await self.sessions.start(user, **named)
+        except RefusedByHook as refused:
+            await self.failed(user, refused.code)
+            raise
 
     async def challenge(
         self,
@@ -192,7 +204,7 @@ class SignIns:
         is_theirs = tried.agent_digest == agent_digest(client) and tried.device == client.device
         if not is_theirs or (session_id is not None and tried.session_id != session_id):
             await self.store.take(Challenge, digest=digest)
-            await self._announce(tried.user_id, "challenge_elsewhere")
+            await self.failed(await self.users.get(tried.user_id), "challenge_elsewhere")
             raise InvalidToken(note="the challenge is another client's; it is void now")
         user: User | None = await self.users.get(tried.user_id)
         if user is None or not user.is_active or user.epoch != tried.epoch:
@@ -225,6 +237,36 @@ class SignIns:
             challenge = credited or await self.store.get(Challenge, id=challenge.id)
         raise InvalidToken(note="the challenge was spent")
 
+    async def reach(self, pending: Pending, step: str) -> None:
+        """Make sure that a chain has come to a step: nothing before it is owed.
+
+        Raises:
+            WatchwordError: what is owed before, with the same challenge.
+        """
+        challenge = pending.challenge
+        owed = await self._owed(pending.user, challenge.amr, challenge.purpose, before=step)
+        if owed is not None:
+            raise self._said(owed, pending)
+
+    async def carry(self, pending: Pending, *, epoch: int, within: Store) -> Pending:
+        """Carry one chain over an epoch that its own step raised (I-01).
+
+        Args:
+            pending: from `challenge`.
+            epoch: the user's from now on.
+            within: the transaction that raised it.
+
+        Raises:
+            InvalidToken: another request spent it.
+        """
+        was = pending.challenge.epoch
+        carried = await within.update(
+            Challenge, where(id=pending.challenge.id, epoch=was), epoch=epoch
+        )
+        if carried is None:
+            raise InvalidToken(note="the challenge was spent")
+        return replace(pending, challenge=carried, user=replace(pending.user, epoch=epoch))
+
     async def proceed(
         self, pending: Pending, *, client: Client, replaces: str | None = None
     ) -> Started:
@@ -243,7 +285,7 @@ class SignIns:
             raise InvalidToken(note="a challenge of another purpose")
         await self._through(pending)
         taken = await self._spend(pending)
-        return await self.sessions.start(
+        return await self._begin(
             replace(pending.user, epoch=taken.epoch),
             amr=taken.amr,
             transport=self.sessions.transport(taken.transport),
@@ -312,20 +354,36 @@ class SignIns:
 
     # What happened
 
-    async def failed(self, user: User | None, reason: str) -> None:
-        """Announce a sign-in that was refused; committed before the refusal is said (I-04)."""
-        await self._announce(user.id if user else None, reason)
+    async def failed(
+        self,
+        user: User | None,
+        reason: str,
+        *,
+        factor: str | None = None,
+        account: str | None = None,
+    ) -> None:
+        """Announce a sign-in that was refused; committed before the refusal is said (I-04).
+
+        Args:
+            user: whose, where it is anybody's.
+            reason: for those who read it later.
+            factor: what was tried, as RFC 8176 names it.
+            account: the key of the address that was tried, if there is no user.
+        """
+        await self.store.announce(
+            SignInFailed(
+                realm=self.store.realm,
+                at=self.clock.now(),
+                user_id=user.id if user else None,
+                reason=reason,
+                factor=factor,
+                account=user.email_key if user else account,
+            )
+        )
 
     async def forget_user(self, tx: Store, event: UserDeleted) -> None:
         """A user was deleted: so is what they owed."""
         await tx.erase(Challenge, user_id=event.user_id)
-
-    async def _announce(self, user_id: str | None, reason: str) -> None:
-        await self.store.announce(
-            SignInFailed(
-                realm=self.store.realm, at=self.clock.now(), user_id=user_id, reason=reason
-            )
-        )
 
     async def _renewed(
         self,
@@ -354,8 +412,12 @@ class SignIns:
         known = ", ".join(sorted(each.method for each in self.proofs))
         raise InvalidInput([Fault("method", "method_unknown", f"is not one of {known}")])
 
-    async def _owed(self, user: User, amr: tuple[str, ...], purpose: Purpose) -> Owed | None:
+    async def _owed(
+        self, user: User, amr: tuple[str, ...], purpose: Purpose, *, before: str | None = None
+    ) -> Owed | None:
         for step in self.chain():
+            if step.step == before:
+                break
             owed = await step.owed(user, proven=amr, purpose=purpose)
             if owed is not None:
                 return owed

@@ -24,6 +24,14 @@ class SignInSettings(Settings):
         default=False,
         description="answer `invalid_credentials` for a disabled account, right password or not",
     )
+    login_floor: Duration | None = Field(
+        default=None,
+        le=timedelta(seconds=5),
+        description=(
+            "no failed sign-in is answered sooner; left out: what the slowest stored kind of "
+            "password takes, measured at the start and whenever a slower one is met"
+        ),
+    )
 
 
 class SignInOptions(TypedDict, total=False):
@@ -32,3 +40,4 @@ class SignInOptions(TypedDict, total=False):
     challenge_ttl: timedelta | str
     challenge_tries: int
     hide_disabled: bool
+    login_floor: timedelta | str | None

@@ -7,6 +7,7 @@ from watchword.features.keys import Keys
 from watchword.features.sessions import Sessions, Transport
 from watchword.features.tokens.claims import ClaimsHook
 from watchword.features.tokens.endings import ENDS
+from watchword.features.tokens.events import TokenExpired, TokenRefreshed
 from watchword.features.tokens.inspection import Check, Inspection, Peeked, bare
 from watchword.features.tokens.routes import routes
 from watchword.features.tokens.service import Pair, Tokens
@@ -16,7 +17,18 @@ from watchword.features.users import Users
 from watchword.kernel.feature import Feature, Job
 from watchword.kernel.ports import AccessCookie, Authenticator, RefreshTokens, SignedLife
 
-__all__ = ["Check", "ClaimsHook", "Inspection", "Pair", "Peeked", "Tokens", "bare", "tokens"]
+__all__ = [
+    "Check",
+    "ClaimsHook",
+    "Inspection",
+    "Pair",
+    "Peeked",
+    "TokenExpired",
+    "TokenRefreshed",
+    "Tokens",
+    "bare",
+    "tokens",
+]
 
 
 def tokens(*, claims: ClaimsHook | None = None, **options: Unpack[TokenOptions]) -> Feature[Tokens]:

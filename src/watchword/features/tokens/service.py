@@ -1,6 +1,7 @@
 """The verbs on tokens: issue, verify, refresh, revoke."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
@@ -17,6 +18,7 @@ from watchword.features.sessions import (
 )
 from watchword.features.tokens import inspection, refresh
 from watchword.features.tokens.claims import REQUIRED, ClaimsHook, claims_of
+from watchword.features.tokens.events import TokenExpired, TokenRefreshed
 from watchword.features.tokens.inspection import ACCESS_TYPE, Inspection, Peeked
 from watchword.features.tokens.refresh import RefreshToken
 from watchword.features.tokens.settings import TokenSettings
@@ -29,6 +31,7 @@ from watchword.kernel.errors import (
     InvalidToken,
     RefreshTokenReused,
     RevokedToken,
+    StoreUnavailable,
 )
 from watchword.kernel.ids import new_id
 from watchword.kernel.principal import Client, Identity, Principal
@@ -370,7 +373,7 @@ class Tokens:
         Whoever asked again past the grace would be taken for a thief. Claims are the app's to
         give; the users may be away while the sessions, kept elsewhere, are not.
         """
-        return not (self.hooks or self.settings.required_claims or self.store.apart)
+        return not (self.hooks or self.settings.required_claims or self.store.is_apart(Session))
 
     async def _session_of(self, token: RefreshToken) -> Session:
         session = await self.store.get(Session, refresh_family=token.family_digest)
@@ -388,17 +391,33 @@ class Tokens:
         try:
             user = await self._alive(session, client)
         except InvalidToken:
-            # Nobody got the successor: whoever asks again hears the same, not of a theft.
-            await self.store.update(
-                Session,
-                where(id=session.id, refresh_current=successor.proof_digest),
-                refresh_current=token.proof_digest,
-                refresh_previous=None,
-                refresh_successor=None,
-                refresh_grace_until=None,
-            )
+            await self._take_back(session, token, successor)
             raise
-        return await self.pair(session, user, successor)
+        pair = await self.pair(session, user, successor)
+        await self._told(session, token, successor)
+        return pair
+
+    async def _told(self, session: Session, token: RefreshToken, successor: RefreshToken) -> None:
+        """Announce a rotation before its successor is handed out, or take it back."""
+        try:
+            await self._announce(TokenRefreshed, session)
+        except StoreUnavailable:
+            with suppress(StoreUnavailable):  # away altogether: within the grace they may try again
+                await self._take_back(session, token, successor)
+            raise
+
+    async def _take_back(
+        self, session: Session, token: RefreshToken, successor: RefreshToken
+    ) -> None:
+        """Nobody got the successor: whoever asks again hears the same, not of a theft."""
+        await self.store.update(
+            Session,
+            where(id=session.id, refresh_current=successor.proof_digest),
+            refresh_current=token.proof_digest,
+            refresh_previous=None,
+            refresh_successor=None,
+            refresh_grace_until=None,
+        )
 
     def _bound_to(self, client: Client) -> dict[str, object]:
         """What the row must say of the client, where sessions are bound at all."""
@@ -424,7 +443,10 @@ class Tokens:
             epoch=session.epoch,
             **{name: getattr(session, name) for name in bound},
         )
-        return None if rotated is None else replace(pair, session=rotated)
+        if rotated is None:
+            return None
+        await self._told(rotated, token, successor)
+        return replace(pair, session=rotated)
 
     async def _rotated(
         self, token: RefreshToken, successor: RefreshToken, client: Client, **further: object
@@ -485,10 +507,14 @@ class Tokens:
 
     async def _alive(self, session: Session, client: Client) -> User:
         user: User | None = await self.users.get(session.user_id)
-        self.sessions.check(session, user)
         expires_at = session.refresh_expires_at
-        if expires_at is None or expires_at <= self.clock.now():
-            raise ExpiredToken(note="refresh token")
+        try:
+            self.sessions.check(session, user)
+            if expires_at is None or expires_at <= self.clock.now():
+                raise ExpiredToken(note="refresh token")
+        except ExpiredToken:
+            await self._announce(TokenExpired, session)
+            raise
         if user is None:
             raise RevokedToken(note="the user is gone")
         self.transport_of(session)
@@ -508,6 +534,16 @@ class Tokens:
                 )
             )
         raise RefreshTokenReused(note=f"session {session.id}")
+
+    async def _announce(self, kind: type[TokenRefreshed | TokenExpired], session: Session) -> None:
+        await self.store.announce(
+            kind(
+                realm=self.store.realm,
+                at=self.clock.now(),
+                session_id=session.id,
+                user_id=session.user_id,
+            )
+        )
 
     def _sealed(self, token: RefreshToken, successor: RefreshToken) -> str:
         return seal_with_key(

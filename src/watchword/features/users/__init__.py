@@ -9,6 +9,8 @@ from watchword.features.users.endings import ENDS
 from watchword.features.users.events import (
     AddressProven,
     RegistrationRepeated,
+    RoleGranted,
+    RoleRevoked,
     UserChanged,
     UserDeleted,
     UserEnded,
@@ -41,6 +43,8 @@ __all__ = [
     "OptionalUser",
     "Own",
     "RegistrationRepeated",
+    "RoleGranted",
+    "RoleRevoked",
     "User",
     "UserChanged",
     "UserDeleted",

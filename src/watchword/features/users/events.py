@@ -22,8 +22,14 @@ class UserEvent(Event):
 class UserRegistered(UserEvent):
     """A user was made. `by_themselves`: they signed up and their address is not proven."""
 
+    audited: ClassVar[tuple[str, ...]] = ("by_themselves",)
+
     email: str
     by_themselves: bool
+
+    def audited_as(self) -> str:
+        """Somebody was registered."""
+        return "register"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +37,31 @@ class UserChanged(UserEvent):
     """A field of the user changed."""
 
     evicts: ClassVar[bool] = True
+    audited: ClassVar[tuple[str, ...]] = ("fields",)
+
+    fields: tuple[str, ...] = ()  # their names
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoleGranted(UserEvent):
+    """The user has further roles. What evicts is that the user changed."""
+
+    audited: ClassVar[tuple[str, ...]] = ("roles", "old_roles", "new_roles")
+
+    roles: tuple[str, ...]  # those that are new
+    old_roles: tuple[str, ...]
+    new_roles: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoleRevoked(UserEvent):
+    """The user has fewer roles. What evicts is that the user changed."""
+
+    audited: ClassVar[tuple[str, ...]] = ("roles", "old_roles", "new_roles")
+
+    roles: tuple[str, ...]  # those that are gone
+    old_roles: tuple[str, ...]
+    new_roles: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +69,8 @@ class UserEnded(UserEvent):
     """The user's epoch was raised: all that began before is over (I-01)."""
 
     evicts: ClassVar[bool] = True
+    audited: ClassVar[tuple[str, ...]] = ("why",)
+
     why: str
 
 

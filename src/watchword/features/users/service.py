@@ -12,6 +12,8 @@ from uuid import UUID
 
 from watchword.features.users.events import (
     AddressProven,
+    RoleGranted,
+    RoleRevoked,
     UserChanged,
     UserDeleted,
     UserDisabled,
@@ -144,6 +146,7 @@ class Users(Generic[U]):
                 )
                 try:
                     await tx.announce(registered)
+                    await self._announce_roles(tx, user.id, (), user.roles)
                 except WatchwordError:  # a partner refuses the address
                     if not tx.is_transactional:
                         await tx.take(self.kind, id=user.id)
@@ -206,15 +209,44 @@ class Users(Generic[U]):
             self._check_settings(changes["user_settings"])
         try:
             async with self.store.transaction() as tx:
-                user = await tx.update(
-                    self.kind, where(id=user_id), updated_at=self.clock.now(), **changes
+                user = await self._changed(tx, user_id, changes)
+                await tx.announce(
+                    UserChanged(
+                        realm=tx.realm,
+                        at=self.clock.now(),
+                        user_id=user_id,
+                        fields=tuple(sorted(changes)),
+                    )
                 )
-                if user is None:
-                    raise UserNotFound
-                await tx.announce(UserChanged(realm=tx.realm, at=self.clock.now(), user_id=user_id))
         except Conflict as conflict:
             raise _taken(conflict) from conflict
         return user
+
+    async def _changed(self, tx: Store, user_id: str, changes: Mapping[str, Any]) -> U:
+        # What they were is for the events alone; roles in a table of others may be written in
+        # ways that no condition would match.
+        before = await tx.get(self.kind, id=user_id) if "roles" in changes else None
+        user = await tx.update(self.kind, where(id=user_id), updated_at=self.clock.now(), **changes)
+        if user is None:
+            raise UserNotFound
+        if before is not None:
+            await self._announce_roles(tx, user_id, before.roles, user.roles)
+        return user
+
+    async def _announce_roles(
+        self, tx: Store, user_id: str, old: tuple[str, ...], new: tuple[str, ...]
+    ) -> None:
+        about: dict[str, Any] = {
+            "realm": tx.realm,
+            "at": self.clock.now(),
+            "user_id": user_id,
+            "old_roles": tuple(old),
+            "new_roles": tuple(new),
+        }
+        if granted := tuple(role for role in new if role not in old):
+            await tx.announce(RoleGranted(**about, roles=granted))
+        if revoked := tuple(role for role in old if role not in new):
+            await tx.announce(RoleRevoked(**about, roles=revoked))
 
     async def end_all(self, user_id: str, *, why: str, within: Store | None = None) -> int:
         """Raise the epoch: every session, code and grant begun before is over (I-01).

@@ -4,6 +4,7 @@ from typing import Any, Unpack
 
 from watchword.features.users import RegistrationRepeated, UserDeleted, UserRegistered, Users
 from watchword.features.verification.endings import ENDS
+from watchword.features.verification.events import VerificationRequested
 from watchword.features.verification.records import EmailVerification
 from watchword.features.verification.routes import routes
 from watchword.features.verification.service import AlreadyRegistered, Verification
@@ -18,7 +19,7 @@ from watchword.kernel.ports import (
     SignInStep,
 )
 
-__all__ = ["Verification", "verification"]
+__all__ = ["Verification", "VerificationRequested", "verification"]
 
 
 def verification(**options: Unpack[VerificationOptions]) -> Feature[Verification]:

@@ -12,6 +12,7 @@ from watchword.features.users import (
     UserRegistered,
     Users,
 )
+from watchword.features.verification.events import VerificationRequested
 from watchword.features.verification.records import EmailVerification
 from watchword.features.verification.settings import Mode, VerificationSettings
 from watchword.kernel.attempts import Attempts
@@ -73,6 +74,9 @@ class Verification:
         await self.attempts.count("verify_email_request", account=address.key)
         async with self.store.transaction() as tx:
             await self.postbox.queue(tx, purpose=PURPOSE, address=address.key)
+            await tx.announce(
+                VerificationRequested(realm=tx.realm, at=self.clock.now(), account=address.key)
+            )
 
     async def registered(self, tx: Store, event: UserRegistered) -> None:
         """Somebody signed up: mail them, with the user's row or not at all."""

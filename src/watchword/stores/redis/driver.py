@@ -8,11 +8,13 @@ from watchword.kernel.errors import ConfigurationError
 from watchword.storage.feed import Feed, Waker
 from watchword.storage.record import schema_of
 from watchword.storage.store import Verbs
+from watchword.storage.windows import Windows
 from watchword.stores.redis.checks import check
 from watchword.stores.redis.link import Link
 from watchword.stores.redis.target import Target, parse
 from watchword.stores.redis.verbs import RedisVerbs
 from watchword.stores.redis.waker import RedisWaker
+from watchword.stores.redis.windows import RedisWindows
 
 
 def driver(url: str, **options: object) -> "RedisDriver":
@@ -54,6 +56,10 @@ class RedisDriver:
     def waker(self) -> Waker:
         """Hints from worker to worker through this server."""
         return RedisWaker(self._target)
+
+    def windows(self, realm: str) -> Windows:
+        """Where tries are counted, in one round trip each."""
+        return RedisWindows(self._link, realm)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncGenerator[Verbs]:
