@@ -129,6 +129,8 @@ def _through_gate(auth: Watchword, headers: Mapping[str, str]) -> Step:
             cookies=auth.cookies,
             check=auth.core.token_check,
             takes_access_cookie=False,
+            realm=auth.core.realm,
+            client_id=auth.core.client_id,
             max_body=auth.core.max_body,
         ),
         authenticators=auth.answering(Authenticator),
@@ -136,6 +138,7 @@ def _through_gate(auth: Watchword, headers: Mapping[str, str]) -> Step:
         csrf=auth.csrf,
         clients=auth.clients,
         clock=auth.clock,
+        events=auth.events,
         ready=lambda: None,
     )
     raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]

@@ -41,6 +41,7 @@ from watchword.kernel.errors import ConfigurationError, FeatureNotInstalled, Wat
 from watchword.kernel.events import Event, Events
 from watchword.kernel.feature import Feature, Job, Safeguard, ordered
 from watchword.kernel.hooks import Hooks, Registering
+from watchword.kernel.occasion import HAPPENING
 from watchword.kernel.ports import AccessCookie, Authenticator, Limiter, Opens
 from watchword.kernel.secrets import Secret
 from watchword.kernel.settings import (

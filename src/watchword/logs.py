@@ -9,6 +9,7 @@ more. `watchword serve`, `dev` and `worker` call this by themselves (`log_format
 
 import json
 import logging
+import math
 import re
 import sys
 from collections.abc import Mapping
@@ -27,11 +28,13 @@ SECRET: Final = re.compile(
 )
 """What a secret of ours looks like. Nothing that is written anywhere may match it."""
 
+# Where a word begins, in an address too that stands written out in another (`%3Dwwr_…`).
+_BEGIN: Final = r"(?:(?<![A-Za-z0-9])|(?<=%[0-9A-Fa-f]{2}))"
 # A last line of defence: no code of ours logs any of this. All linear, whatever the text.
 _TOKENS: Final = (
-    re.compile(r"\b(ww[a-z]_)[A-Za-z0-9_-]{16,}"),
-    re.compile(r"\b(whsec_)[A-Za-z0-9+/=_-]{16,}"),
-    re.compile(r"\b(eyJ)[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*)+"),
+    re.compile(rf"{_BEGIN}(ww[a-z]_)[A-Za-z0-9_-]{{16,}}"),
+    re.compile(rf"{_BEGIN}(whsec_)[A-Za-z0-9+/=_-]{{16,}}"),
+    re.compile(rf"{_BEGIN}(eyJ)[A-Za-z0-9_-]{{8,}}(?:\.[A-Za-z0-9_-]*)+"),
     re.compile(r"(?i)\b((?:bearer|basic|dpop)\s+)[A-Za-z0-9._~+/=-]{8,}"),
     re.compile(
         r"(?i)\b((?:proxy-)?authorization(?:['\"]\s*[:,]|\s*[:=])\s*(?-i:b)?['\"]?)[^\s'\"][^\r\n'\"]*"
@@ -39,14 +42,16 @@ _TOKENS: Final = (
     re.compile(
         r"(?i)\b((?:set-)?cookie(?:['\"]\s*[:,]|\s*[:=])\s*(?-i:b)?['\"]?)[^\s'\"][^\r\n'\"]*"
     ),
-    re.compile(r"(?i)(://[^\s/:@]{0,256}:)[^\s/@]{1,256}(?=@)"),
+    re.compile(r"(?i)(://[^\s/:@]{0,256}:)[^\s/]{1,256}(?=@)"),
 )
 _NAMES: Final = (
     r"\w{0,32}(?:password|passwd|pwd|secret|token|api[_-]?key|credential|otp|backup[_-]?code)"
 )
 _NAMED: Final = re.compile(
-    rf"(?i)(?<!\w)({_NAMES}['\"]?(?:=|\s*:\s*(?=['\"])))"
-    r"(?:\"[^\"]*\"?|'[^']*'?|[^\s&'\",;)}\]]+)"
+    # After a name: `=`; a colon before what is quoted; after a name in quotes before a number too.
+    rf"(?i)(?<!\w)({_NAMES}(?:['\"]?\s{{0,3}}=\s{{0,3}}|['\"]?\s*:\s*(?=b?['\"])|['\"]\s*:\s*(?=\d)))"
+    r"(?:b?\"(?:[^\"\\]|\\.)*\"?|b?'(?:[^'\\]|\\.)*'?|[^\s&'\",;)}\]]+)",
+    re.DOTALL,
 )
 _SECRET_NAME: Final = re.compile(rf"(?i){_NAMES}|(?:proxy-)?authorization|(?:set-)?cookie")
 
@@ -84,6 +89,7 @@ class Redaction(logging.Filter):
             record.exc_text = logging.Formatter().formatException(record.exc_info)
         if record.exc_text:
             record.exc_text = redacted(record.exc_text)
+            record.exc_info = None  # a formatter that is not `logging`'s would write it out anew
         for name in vars(record).keys() - _OWN:
             setattr(record, name, _extra(name, getattr(record, name)))
         return True
@@ -216,7 +222,8 @@ def _message(record: logging.LogRecord) -> str:
     try:
         return record.getMessage()
     except Exception:  # noqa: BLE001  a log line that is wrong must not take a request down
-        return f"{record.msg!r} with other arguments"
+        text = record.msg if isinstance(record.msg, str) else type(record.msg).__name__
+        return f"{text!r} with other arguments"
 
 
 def _where() -> dict[str, str]:
@@ -230,6 +237,12 @@ def _where() -> dict[str, str]:
 def _extra(name: str, value: object) -> object:
     if _SECRET_NAME.fullmatch(name):
         return _HIDDEN
-    if value is None or isinstance(value, bool | int | float):
+    if value is None or isinstance(value, bool | int):
         return value
-    return redacted(str(value)[:LONGEST])
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)  # JSON has no NaN
+    try:
+        text = str(value)
+    except Exception:  # noqa: BLE001  `logging` would write out what was not redacted
+        return f"{type(value).__name__} without words"
+    return redacted(text[:LONGEST])

@@ -30,7 +30,6 @@ def test_the_first_start_needs_nothing_and_keeps_its_secret(folder: Folder) -> N
         assert client.get("/healthz").json() == {"status": "ok"}
         assert client.get("/readyz").json()["status"] == "ok"
         assert "in production" in server.said()
-        assert "no sign-in limiter and no event sink" in server.said()
         assert client.get("/docs").status_code == 404
     secret = folder.path / "things" / "secret"
     assert secret.stat().st_mode & 0o777 == 0o600

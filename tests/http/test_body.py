@@ -25,6 +25,7 @@ ROUTES: dict[tuple[str, str], dict[str, Any]] = {
     ("POST", "api-keys"): {"name": "x"},
     ("POST", "api-keys/{key_id}/rotate"): {"overlap": "1h"},
     ("POST", "password/change"): {"current_password": "x", "new_password": PASSWORD},
+    ("POST", "password/change-required"): {"challenge": "x", "new_password": PASSWORD},
     ("POST", "password-reset-request"): {"email": ADA},
     ("POST", "password-reset"): {"token": "x", "new_password": PASSWORD},
     ("POST", "verify-email-request"): {"email": ADA},

@@ -260,7 +260,6 @@ async def served(**options: Any) -> AsyncGenerator[httpx.AsyncClient]:
         "sqlite://",
         environ={},
         secret=generate_secret(),
-        accept_missing=("limiter", "events"),
         **PRODUCTION,
         **options,
     )

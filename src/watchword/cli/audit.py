@@ -240,6 +240,12 @@ def _print(found: Verified) -> None:
         typer.echo(
             "some for over ten minutes: is a server or `watchword worker` running?", err=True
         )
+    if found.late:
+        typer.echo(
+            f"{found.late} seals were made over an hour after what they sign: was no server "
+            "running then? If one was, somebody may have had changed entries sealed anew",
+            err=True,
+        )
     typer.echo(f"Head: {found.head or '-'}")
 
 
@@ -252,6 +258,7 @@ def _json(found: Verified) -> dict[str, object]:
         "erased": found.erased,
         "unsealed": found.unsealed,
         "overdue": found.overdue,
+        "late": found.late,
         "head": found.head or None,
         "faults": [
             {

@@ -22,6 +22,7 @@ from watchword.kernel.errors import (
     MalformedBody,
     NotFresh,
     StoreUnavailable,
+    TooManyAttempts,
     WatchwordError,
 )
 from watchword.kernel.ids import new_id
@@ -145,10 +146,13 @@ def field_of(names: Iterable[str]) -> str:
     return ".".join(name[:64] for name in itertools.islice(names, 8))[:200] or "body"
 
 
+_ANYWHERE = (MalformedBody, InvalidInput, TooManyAttempts, StoreUnavailable)
+
+
 def documented(*errors: type[WatchwordError]) -> dict[int | str, dict[str, Any]]:
     """`responses=` of a route: every refusal, listed in OpenAPI with its code."""
     by_status: dict[int, list[type[WatchwordError]]] = {}
-    for error in dict.fromkeys((*errors, MalformedBody, InvalidInput, StoreUnavailable)):
+    for error in dict.fromkeys((*errors, *_ANYWHERE)):
         by_status.setdefault(error.status, []).append(error)
     return {
         status: {

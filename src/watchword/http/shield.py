@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 from starlette.applications import Starlette
 from starlette.middleware.errors import ServerErrorMiddleware
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -110,9 +111,7 @@ class Shield:
         finally:
             HAPPENING.reset(before)
 
-    def _through(
-        self, app: ASGIApp, scope: Scope, receive: Receive, send: Send
-    ) -> Awaitable[None]:
+    def _through(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         kind = scope["type"]
         if kind == "http":
             return self._http(app, scope, receive, send)
@@ -173,7 +172,7 @@ class Shield:
             if asked is not None:
                 return asked(scope, receive, sending)
         if is_ours and scope["method"] not in SAFE_METHODS:
-            receive = self._in_time(scope, receive)
+            return self._in_time(app, scope, receive, sending)
         return app(scope, receive, sending)
 
     def _fault(
@@ -222,14 +221,20 @@ class Shield:
         except WatchwordError as error:
             return problem(error)
 
-    def _in_time(self, scope: Scope, receive: Receive) -> Receive:
-        """A body that trickles in holds a connection, and a route, for ever: bound the whole."""
+    async def _in_time(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        """A body that trickles in holds a connection, and a route, for ever: bound the whole.
+
+        The answer is ours, and to the app the client has gone: an error would have to pass through
+        middlewares of others, which make a fault of it.
+        """
         seconds = self._settings.body_timeout.total_seconds()
         until: float | None = None
-        is_whole = False
+        is_whole = is_over = is_answered = is_begun = False
 
         async def receiving() -> Message:
-            nonlocal until, is_whole
+            nonlocal until, is_whole, is_over, is_answered
+            if is_over:
+                return {"type": "http.disconnect"}
             if is_whole:
                 return await receive()  # nothing more comes but the end of the connection
             if until is None:
@@ -238,13 +243,27 @@ class Shield:
                 async with asyncio.timeout_at(until):
                     message = await receive()
             except TimeoutError:
-                is_whole = True
-                closing = {"Connection": "close"} if scope.get("http_version") == "1.1" else {}
-                raise BodyTooSlow(headers=closing) from None
+                is_over = True
+                if not is_begun:
+                    is_answered = True
+                    closing = {"Connection": "close"} if scope.get("http_version") == "1.1" else {}
+                    await problem(BodyTooSlow(headers=closing))(scope, receive, send)
+                return {"type": "http.disconnect"}
             is_whole = message["type"] != "http.request" or not message.get("more_body", False)
             return message
 
-        return receiving
+        async def sending(message: Message) -> None:
+            nonlocal is_begun
+            if is_answered:
+                return
+            is_begun = True
+            await send(message)
+
+        try:
+            await app(scope, receiving, sending)
+        except ClientDisconnect:
+            if not is_answered:
+                raise
 
 
 _SAFE = "/%:@!$&'()*+,;=~-._"  # RFC 3986 §3.3

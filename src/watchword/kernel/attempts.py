@@ -4,11 +4,11 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
-from watchword.kernel.errors import WatchwordError
+from watchword.kernel.errors import StoreUnavailable, TooManyAttempts, WatchwordError
 from watchword.kernel.occasion import occasion
 from watchword.kernel.principal import Client
 from watchword.kernel.tracing import OFF, Tracing
@@ -53,6 +53,22 @@ class TakesBack(Protocol):
 
     async def take_back(self, attempt: Attempt) -> None:
         """A later guard refused it, the hash queue was full, or the store went away."""
+        ...
+
+
+@runtime_checkable
+class MakesWait(Protocol):
+    """A guard that can say how long it would refuse an attempt."""
+
+    async def waits(self, attempt: Attempt) -> int:
+        """Asked where another guard refused it; counts nothing.
+
+        Returns:
+            Whole seconds, rounded up, until it would let it pass; 0 if it would now.
+
+        Raises:
+            StoreUnavailable: it cannot say.
+        """
         ...
 
 
@@ -106,8 +122,7 @@ class Attempts:
         self.counts[action, "tried"] += 1
         attempt = self._attempt(action, account, client)
         try:
-            for guard in self._in_turn():
-                await guard.before(attempt)
+            await self._admit(attempt, [])
         except WatchwordError:
             self.counts[action, "refused"] += 1
             raise
@@ -141,9 +156,7 @@ class Attempts:
         passed: list[AttemptGuard] = []
         tried = Tried()
         try:
-            for guard in self._in_turn():
-                await guard.before(attempt)
-                passed.append(guard)
+            await self._admit(attempt, passed)
             yield tried
         finally:
             if tried.is_right is not None:
@@ -157,6 +170,26 @@ class Attempts:
                 left = began + self.floor.seconds - time.monotonic()
                 if left > 0:
                     await asyncio.sleep(left)
+
+    async def _admit(self, attempt: Attempt, passed: list[AttemptGuard]) -> None:
+        """Ask every guard in turn. What is said of a refusal is the longest wait of them all.
+
+        Else whoever waited as told would be refused by the next one (S0-90, DEF-04).
+        """
+        guards = self._in_turn()
+        for guard in guards:
+            try:
+                await guard.before(attempt)
+            except TooManyAttempts as refusal:
+                longest = refusal.retry_after
+                for other in guards:
+                    if other is not guard and isinstance(other, MakesWait):
+                        with suppress(StoreUnavailable):  # it is refused whatever that one says
+                            longest = max(longest, await other.waits(attempt))
+                if longest > refusal.retry_after:
+                    raise refusal.waiting(longest) from refusal
+                raise
+            passed.append(guard)
 
     def _attempt(
         self, action: str, account: str | None, client: Client | None, *, is_judged: bool = False

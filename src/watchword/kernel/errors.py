@@ -321,6 +321,11 @@ class TooManyAttempts(WatchwordError):
         )
         self.retry_after = retry_after
 
+    def waiting(self, seconds: int) -> "TooManyAttempts":
+        """The same refusal, where something else makes one wait for longer."""
+        further = {name: value for name, value in self.headers.items() if name != "Retry-After"}
+        return TooManyAttempts(retry_after=seconds, note=self.note, headers=further)
+
 
 class MailUnavailable(WatchwordError):
     """No way to send mail is configured."""

@@ -25,17 +25,15 @@ class Opens(Protocol):
         ...
 
 
-class EventSink(Protocol):
-    """Answered where events are kept: production does not start without one (I-22)."""
-
-    is_kept: bool
-
-
 class KnownDevices(Protocol):
     """Knows from which devices a user signed in before."""
 
-    async def is_known(self, user_id: str, client: Client) -> bool:
-        """Has this user signed in from the device whose cookie this client brings?"""
+    async def is_known(self, user_id: str, client: Client, *, epoch: int) -> bool:
+        """Has this user signed in, in this epoch, from the device whose cookie this client brings?
+
+        Whatever raised the epoch ended what an older one let in (I-01): a device of then is no
+        better than a stranger's.
+        """
         ...
 
 

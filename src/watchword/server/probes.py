@@ -8,15 +8,13 @@ from fastapi import APIRouter, Request
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 
+from watchword.http.client import speaks_for_others
 from watchword.kernel.errors import StoreUnavailable, WatchwordError
 from watchword.kernel.secrets import Secret
 from watchword.presets import Watchword
 from watchword.server.serving import is_loopback
 
 _NO_STORE = {"Cache-Control": "no-store"}
-_FORWARDING = frozenset(
-    {"forwarded", "via", "x-real-ip", "x-client-ip", "true-client-ip", "cf-connecting-ip"}
-)
 
 
 def probes(auth: Watchword) -> APIRouter:
@@ -87,7 +85,7 @@ def may_know(request: Request, token: Secret | None) -> bool:
 
 def _is_forwarded(headers: Headers) -> bool:
     """Does a proxy on this machine speak for others? Some say nothing but whom they were asked."""
-    if any(name in _FORWARDING or name.startswith("x-forwarded") for name in headers):
+    if speaks_for_others(headers.raw):
         return True
     try:
         host = urlsplit(f"//{headers.get('host', '')}").hostname

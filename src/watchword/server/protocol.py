@@ -27,6 +27,7 @@ class BoundedHttp(HttpToolsProtocol):
     _size = 0  # what came of it, of pieces that hold nothing else
     _trailers = 0  # what came of trailers that were whole
     _in_body = False  # a head is whole, and its body is not
+    _is_socket = False  # another protocol has the connection, and may be silent on it
     _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -46,12 +47,20 @@ class BoundedHttp(HttpToolsProtocol):
         before, was_in_body = self._part, self._in_body
         part = self._part if self._is_in_lines else None
         super().data_received(data)
+        if self._is_socket:
+            return
         if self._in_head or (before == self._part and not (was_in_body or self._in_body)):
             self._hurry()  # for the rest of it; or for more than an empty line
         if self._is_in_lines and part == self._part:
             self._size += len(data)
             if self._size > MAX_HEAD:
                 self.transport.close()
+
+    def handle_websocket_upgrade(self) -> None:
+        """A websocket begins; uvicorn reads on by another class."""
+        self._is_socket = True
+        self._wait()
+        super().handle_websocket_upgrade()
 
     def on_message_begin(self) -> None:
         """A request begins."""

@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import httpx
 from fastapi import FastAPI
@@ -185,6 +186,8 @@ async def telling(
     options.setdefault("environment", "development")
     options.setdefault("secret", generate_secret())
     options.setdefault("accept_missing", ("limiter", "events"))  # in production too
+    if options["environment"] == "development" and options.get("public_url"):
+        options.setdefault("dev_hosts", (urlsplit(options["public_url"]).hostname,))
     auth = Watchword(database, features=chosen, clock=clock, environ=environ or {}, **options)
     app = app or FastAPI()
     auth.install(app)

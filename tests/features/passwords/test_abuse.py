@@ -202,7 +202,7 @@ async def test_an_operator_object_is_no_text(value: object) -> None:
 @pytest.mark.standard("13: 3.5.1-2")
 @pytest.mark.capability("DEF-16")
 async def test_the_host_header_alters_nothing_in_a_mail(database_url: str) -> None:
-    async with telling(database_url, **PRODUCTION) as story:
+    async with telling(database_url, **PRODUCTION, allowed_hosts=["evil.example"]) as story:
         await with_people(story)
         spoofed = {"Host": "evil.example", "X-Forwarded-Host": "evil.example", "Origin": "null"}
         for headers in ({}, spoofed):

@@ -12,6 +12,7 @@ from tests.told import (
     ORIGIN,
     PASSWORD,
     PRODUCTION,
+    SITE,
     Story,
     browser,
     cookie_session,
@@ -303,7 +304,7 @@ async def test_production_without_mail_says_so_to_everybody_alike(database_url: 
     app = FastAPI()
     auth = Watchword(database_url, environ={}, secret=generate_secret(), **PRODUCTION)
     auth.install(app)
-    async with auth.running(), browser(app) as client:
+    async with auth.running(), browser(app, SITE) as client:
         user = await auth.passwords.create_user(email=ADA, password=PASSWORD, is_verified=True)
         answers = []
         for email in (ADA, EVE):

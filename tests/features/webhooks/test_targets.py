@@ -11,7 +11,7 @@ from tests.features.mail.conftest import Authority
 from tests.features.webhooks.conftest import Endpoint, Serve
 from tests.told import PRODUCTION, telling
 from watchword.features.webhooks.errors import DeliveryFailed, TargetRefused
-from watchword.features.webhooks.sender import HttpSender, resolve
+from watchword.features.webhooks.sender import HttpSender, Resolver
 from watchword.features.webhooks.settings import WebhookSettings
 from watchword.features.webhooks.targets import Address, refusal_of, target_of
 from watchword.kernel.errors import InvalidInput
@@ -221,7 +221,7 @@ async def test_what_the_systems_resolver_makes_of_odd_addresses_is_checked_too(
     numeric: str,
 ) -> None:
     try:
-        found = await resolve(numeric, 443)
+        found = await Resolver()(numeric, 443)
     except OSError:
         return  # this system's takes none
     assert all(refusal_of(each) is not None for each in found)

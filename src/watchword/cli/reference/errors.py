@@ -1,6 +1,6 @@
 """Every refusal: code, status, title; and what a 422 says of a field."""
 
-from watchword.cli.reference.sources import calls, literal, modules
+from watchword.cli.reference.sources import calls, explained, literal, modules
 from watchword.cli.reference.tables import MADE, table
 from watchword.http.problems import FIELD_CODES
 from watchword.kernel.errors import WatchwordError
@@ -55,4 +55,4 @@ def fault_codes() -> set[str]:
     """The codes that our own checks give faults of fields."""
     found = {literal(called.call, 1, "code") for called in calls().get("Fault", ())}
     found |= {literal(called.call, 0, "code") for called in calls().get("FieldError", ())}
-    return {code for code in found if code is not None} | set(FIELD_CODES.values())
+    return {code for code in found if code is not None} | explained() | set(FIELD_CODES.values())

@@ -4,6 +4,7 @@ import ast
 import functools
 import importlib
 import pkgutil
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import watchword
 
 _NOT_OURS = "watchword.testing"  # what only tests and their authors meet
 
+_CODE = re.compile(r"[a-z]+(_[a-z]+)+")
 _ASKING = frozenset({"isinstance", "issubclass", "join", "on"})  # for an event, not with one
 
 
@@ -62,6 +64,24 @@ def handed_on() -> Mapping[str, frozenset[str]]:
                 if isinstance(each, ast.Name):
                     found.setdefault(each.id, set()).add(place)
     return {name: frozenset(places) for name, places in found.items()}
+
+
+@functools.cache
+def explained() -> frozenset[str]:
+    """The codes that stand in a pair with their meaning: `("not_a_text", "has no text")`."""
+    return frozenset(
+        node.elts[0].value
+        for tree in _trees()
+        for _, node in _nodes(tree, ())
+        if isinstance(node, ast.Tuple) and _is_code_and_meaning(node.elts)
+        if isinstance(node.elts[0], ast.Constant) and isinstance(node.elts[0].value, str)
+    )
+
+
+def _is_code_and_meaning(parts: list[ast.expr]) -> bool:
+    texts = [part.value for part in parts if isinstance(part, ast.Constant)]
+    texts = [text for text in texts if isinstance(text, str)]
+    return len(parts) == len(texts) == 2 and bool(_CODE.fullmatch(texts[0])) and " " in texts[1]
 
 
 def _trees() -> Iterator[ast.Module]:

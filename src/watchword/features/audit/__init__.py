@@ -12,7 +12,6 @@ from watchword.features.audit.settings import AuditOptions, AuditSettings
 from watchword.features.users import UserDeleted, Users
 from watchword.kernel.events import Event, Events, RequestRefused
 from watchword.kernel.feature import Feature, Job
-from watchword.kernel.ports import EventSink
 
 __all__ = [
     "Audit",
@@ -77,7 +76,6 @@ def audit(**options: Unpack[AuditOptions]) -> Feature[Audit]:
         settings=AuditSettings,
         given=dict(options),
         records=(AuditEntry, AuditSeal, AuditBatch, AuditErasure),
-        offers=lambda service: {EventSink: service},
         provides=("events",),
         listens=listens,
         jobs=jobs,

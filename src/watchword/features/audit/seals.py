@@ -22,7 +22,7 @@ from watchword.kernel.clock import Clock
 from watchword.kernel.secrets import same, unpadded
 from watchword.storage.errors import Conflict
 from watchword.storage.record import to_json
-from watchword.storage.store import Paging, Store, gt, le, where
+from watchword.storage.store import Comparison, Paging, Store, gt, le, lt, where
 
 if TYPE_CHECKING:
     from watchword.crypto.signatures import SigningKey
@@ -35,6 +35,7 @@ SETTLED: Final = timedelta(seconds=60)
 BATCH: Final = 200
 _AT_ONCE: Final = 25  # entries marked in one transaction: others want to write too
 _OVERDUE: Final = timedelta(minutes=10)
+_LATE: Final = timedelta(hours=1)
 _PURPOSE: Final = "audit-seal"
 _MANY: Final = 500
 
@@ -74,6 +75,7 @@ class Verified:
     erased: int  # entries whose personal fields are gone
     unsealed: int
     overdue: bool  # has an entry waited for its seal for over ten minutes?
+    late: int  # seals made over an hour after the oldest of what they sign, as after a pause
     head: str  # digest of the last seal; empty if there is none
 
     @property
@@ -87,6 +89,7 @@ class _State:
     """What one process knows."""
 
     complete: int = 0  # every batch up to this one is marked
+    newest: tuple[int, str] | None = None  # number and head of the last seal that was seen
     keys: "dict[str, SigningKey]" = field(default_factory=dict[str, "SigningKey"])
 
 
@@ -127,6 +130,7 @@ class Seals:
             StoreUnavailable
         """
         last = await self._last()
+        await self._look_back(last)
         if last is not None:
             await self._mark(last)
         now = self.clock.now()
@@ -145,6 +149,7 @@ class Seals:
             await self.store.insert(seal)
         except Conflict:
             return True  # another was quicker
+        self._state.newest = (seal.n, head_of(seal))
         await self._mark(seal, batch)
         # Elsewhere than in the database: whoever cuts the end off does not reach it (I-23).
         _log.info(
@@ -206,6 +211,27 @@ class Seals:
                     )
         self._state.complete = seal.n
 
+    async def _look_back(self, last: AuditSeal | None) -> None:
+        """Is the seal still there that this process saw last?
+
+        Whoever takes the newest seals away, and the marks off their entries, would have what they
+        made of these sealed anew. Nobody is stopped here, but the log has it, and the head.
+        """
+        seen, self._state.newest = self._state.newest, last and (last.n, head_of(last))
+        if seen is None:
+            return
+        n, head = seen
+        known = last if last is not None and last.n == n else await self.store.get(AuditSeal, n=n)
+        if known is not None and head_of(known) == head:
+            return
+        self._state.complete = 0
+        _log.error(
+            "audit seal %d is gone or is another: the database was restored, or somebody changed "
+            "what was kept; `watchword audit verify --head %s` finds no such seal",
+            n,
+            head,
+        )
+
     async def _last(self) -> AuditSeal | None:
         paging = Paging(order=("n",), descending=True, limit=1)
         page = await self.store.find(AuditSeal, paging)
@@ -226,25 +252,30 @@ class Seals:
         faults: list[Fault] = []
         known = {key.kid: key for key in self.ring()}
         seen: set[str] = set()
-        count = compared = expired = erased = 0
+        count = compared = expired = erased = late = 0
         before: AuditSeal | None = None
+        over: list[range] = []  # numbers of batches whose time is over
         last = await self._last()
+        newest = 0 if last is None else last.n  # it and later ones may be marked right now
         async for seal in self._all(AuditSeal, ("n",)):
             count += 1
             faults += _chained(before, seal)
             if not _is_signed(seal, known):
                 detail = "the seal is not as it was signed, or by no key of a configured secret"
                 faults.append(Fault(what="seal_edited", seal=seal.n, detail=detail))
+            late += seal.at - seal.first_at > _LATE
             seen.add(head_of(seal))
             before = seal
             if seal.entries_until <= self.clock.now():
                 expired += seal.count
+                start = over.pop().start if over and over[-1].stop == seal.n else seal.n
+                over.append(range(start, seal.n + 1))
                 continue
-            found, gone = await self._compare(seal, faults, is_last=seal == last)
+            found, gone = await self._compare(seal, faults, is_new=seal.n >= newest)
             compared += found
             erased += gone
-        newest = 0 if before is None else before.n
-        faults += await self._beyond(newest)
+        faults += await self._beyond(0 if before is None else before.n)
+        faults += await self._in_expired(over)
         faults += [
             Fault(what="tail_cut", seal=None, detail=f"no seal has the digest {head[:64]}")
             for head in heads
@@ -265,11 +296,12 @@ class Seals:
             erased=erased,
             unsealed=unsealed,
             overdue=bool(waiting.items),
+            late=late,
             head="" if before is None else head_of(before),
         )
 
     async def _compare(
-        self, seal: AuditSeal, faults: list[Fault], *, is_last: bool
+        self, seal: AuditSeal, faults: list[Fault], *, is_new: bool
     ) -> tuple[int, int]:
         """Hold the entries of one batch against its list; how many, and how many were erased."""
         batch = await self.store.get(AuditBatch, root=seal.root)
@@ -295,8 +327,9 @@ class Seals:
                 if entry is None:
                     faults.append(_fault("entry_missing", seal, entry_id))
                     continue
-                is_at_it = is_last and entry.seal == 0
-                if not is_at_it:
+                is_at_it = is_new and entry.seal == 0
+                is_marked = (entry.seal, entry.place) == (seal.n, place)  # since it was looked for
+                if not (is_at_it or is_marked):
                     faults.append(_fault("entry_reordered", seal, entry_id))
             elif entry.place != place:
                 faults.append(_fault("entry_reordered", seal, entry_id))
@@ -307,21 +340,41 @@ class Seals:
         return len(batch.ids), erased
 
     async def _beyond(self, newest: int) -> list[Fault]:
-        """Entries of batches that have no seal: the end of the chain was cut off."""
+        """Entries of batches that have no seal: the end of the chain was cut off, or put in."""
+        faults: list[Fault] = []
         paging = Paging(order=("at", "id"), limit=20)
-        page = await self.store.find(AuditEntry, paging, seal=gt(newest))
+        for entry in (await self.store.find(AuditEntry, paging, seal=gt(newest))).items:
+            if await self.store.get(AuditSeal, n=entry.seal) is None:  # not made meanwhile
+                detail = f"entry {entry.id} was sealed, and seal {entry.seal} is not there"
+                faults.append(
+                    Fault(what="tail_cut", seal=entry.seal, entry_id=entry.id, detail=detail)
+                )
+        for entry in (await self.store.find(AuditEntry, paging, seal=lt(0))).items:
+            detail = f"entry {entry.id} names a seal that cannot be"
+            faults.append(
+                Fault(what="entry_inserted", seal=entry.seal, entry_id=entry.id, detail=detail)
+            )
+        return faults
+
+    async def _in_expired(self, over: Sequence[range]) -> list[Fault]:
+        """Entries that name a batch whose time is over, and have not to go with it."""
+        if not over:
+            return []
+        now = self.clock.now()
+        left = self._all(AuditEntry, ("seal", "at", "id"), le(over[-1].stop - 1))
         return [
             Fault(
-                what="tail_cut",
+                what="entry_inserted",
                 seal=entry.seal,
                 entry_id=entry.id,
-                detail=f"entry {entry.id} was sealed, and seal {entry.seal} is not there",
+                detail=f"entry {entry.id} {_SAID['entry_inserted']}",
             )
-            for entry in page.items
+            async for entry in left
+            if entry.expires_at > now and any(entry.seal in each for each in over)
         ]
 
     async def _all(
-        self, kind: type[R], order: tuple[str, ...], seal: int | None = None
+        self, kind: type[R], order: tuple[str, ...], seal: int | Comparison | None = None
     ) -> AsyncGenerator[R]:
         after: str | None = None
         while True:

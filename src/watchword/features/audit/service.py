@@ -9,10 +9,11 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from ipaddress import IPv6Address, ip_address
 from typing import Any, Final, Literal
 
 from watchword.features.audit.actions import AuthAction
-from watchword.features.audit.entries import Writer, view_of
+from watchword.features.audit.entries import HASHED, Writer, view_of
 from watchword.features.audit.records import AuditEntry, AuditErasure
 from watchword.features.audit.refusals import Refusals
 from watchword.features.audit.seals import Seals, Verified
@@ -22,6 +23,7 @@ from watchword.kernel.clock import Clock
 from watchword.kernel.errors import Fault, InvalidInput, StoreUnavailable
 from watchword.kernel.events import Event, RequestRefused
 from watchword.kernel.occasion import occasion
+from watchword.kernel.quotas import network_of
 from watchword.storage.errors import Conflict
 from watchword.storage.store import (
     Comparison,
@@ -31,6 +33,7 @@ from watchword.storage.store import (
     cursor_of,
     ge,
     le,
+    lt,
     other_than,
 )
 from watchword.storage.store import where as matching
@@ -58,6 +61,9 @@ COLUMNS: Final = (
 )
 """Of an export as CSV, in this order."""
 
+# The last four are the first in full width, as some countries' keyboards have them.
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
@@ -75,6 +81,7 @@ class _State:
 
     counts: Counter[str] = field(default_factory=Counter[str])
     refusals: Refusals = field(default_factory=Refusals)
+    of_strangers: Refusals = field(default_factory=Refusals)  # their noise hides nobody else's
     erased_to: datetime | None = None  # with ip_mode=plain, what is older is erased
 
 
@@ -89,11 +96,6 @@ class Audit:
     writer: Writer
     seals: Seals
     _state: _State = field(default_factory=_State)
-
-    @property
-    def is_kept(self) -> bool:
-        """Is what happens kept (`EventSink`, I-22)?"""
-        return self.settings.enabled
 
     @property
     def counts(self) -> Counter[str]:
@@ -114,7 +116,8 @@ class Audit:
         repeated = 0
         if event.is_failure and event.audited_as() == AuthAction.TOKEN_EXPIRED:
             # Whoever holds it may send it for ever.
-            admitted = self._admitted(event, getattr(event, "session_id", ""))
+            key = (type(event).__name__, str(getattr(event, "session_id", "")))
+            admitted = self._state.refusals.admit(key, self.clock.monotonic())
             if admitted is None:
                 return
             repeated = admitted
@@ -128,8 +131,12 @@ class Audit:
         now = occasion()
         principal = None if now is None else now.principal
         address = None if now is None or now.client is None else now.client.address
-        who = f"{principal.kind}:{principal.id}" if principal is not None else address or ""
-        admitted = self._admitted(event, event.code, who, "" if now is None else now.path)
+        if principal is None:  # of IPv6 anybody has as many addresses as they like
+            refusals, who = self._state.of_strangers, network_of(address or "")
+        else:
+            refusals, who = self._state.refusals, f"{principal.kind}:{principal.id}"
+        key = (type(event).__name__, event.code, who, "" if now is None else now.path)
+        admitted = refusals.admit(key, self.clock.monotonic(), who=who)
         if admitted is not None:
             await self._write(self.store, event, admitted)
 
@@ -138,10 +145,6 @@ class Audit:
         action = event.audited_as()
         if action is not None:
             self._state.counts[action] += 1
-
-    def _admitted(self, event: Event, *key: str) -> int | None:
-        kind = type(event).__name__
-        return self._state.refusals.admit((kind, *key), self.clock.monotonic())
 
     async def _write(self, store: Store, event: Event, repeated: int) -> None:
         if not self.settings.refreshes and event.audited_as() == _REFRESHED:
@@ -239,7 +242,8 @@ class Audit:
         """What happened to a user, the newest first.
 
         Args:
-            user: an id, or an address of mail; of one that is nobody's, what was tried with it.
+            user: an id, or an address of mail: then also what was tried with it and names nobody,
+                such as the request for a reset.
             within: how far back.
             limit: entries of a page, at most 1000.
             after: the `next` of the page before.
@@ -250,7 +254,7 @@ class Audit:
         asked = [{"user_id": user}]
         if "@" in user:
             known: User | None = await self.users.by_email(user)
-            asked = self._about(user, None) if known is None else [{"user_id": known.id}]
+            asked = self._about(user, None) + ([] if known is None else [{"user_id": known.id}])
         return await self._page(within, limit, after, *asked)
 
     async def address_activity(
@@ -291,7 +295,7 @@ class Audit:
             forms = self.writer.forms("account", key)
             asked = [{**each, "account": form} for each in asked for form in forms]
         if address is not None:
-            forms = self.writer.forms("address", address)
+            forms = self.writer.forms("address", _canonical(address))
             asked = [{**each, "address": form} for each in asked for form in forms]
         return asked
 
@@ -306,11 +310,8 @@ class Audit:
         pages = [await self.store.find(AuditEntry, paging, at=since, **each) for each in asked]
         if len(pages) == 1:
             return pages[0]
-        found = sorted(
-            (entry for page in pages for entry in page.items),
-            key=lambda entry: (entry.at, entry.id),
-            reverse=True,
-        )
+        each_once = {entry.id: entry for page in pages for entry in page.items}
+        found = sorted(each_once.values(), key=lambda entry: (entry.at, entry.id), reverse=True)
         items = tuple(found[:limit])
         more = len(found) > limit or any(page.next is not None for page in pages)
         return Page(items, cursor_of(items[-1], paging) if more else None)
@@ -386,20 +387,29 @@ class Audit:
         Raises:
             StoreUnavailable
         """
-        paging = Paging(order=("at", "user_id"), limit=20)
+        after: str | None = None
         more = False
-        for gone in (await self.store.find(AuditErasure, paging)).items:
-            wanted: dict[str, object] = {"user_id": gone.user_id, "salt": other_than(None)}
-            left = await self._erased(wanted)
-            more = more or left
-            if not left and gone.at < self.clock.now() - _LATE:
-                await self.store.take(AuditErasure, user_id=gone.user_id, at=gone.at)
+        while True:  # all of them: one that is done waits here for what comes late
+            paging = Paging(order=("at", "user_id"), limit=_BATCH, after=after)
+            page = await self.store.find(AuditErasure, paging)
+            for gone in page.items:
+                wanted: dict[str, object] = {"user_id": gone.user_id, "salt": other_than(None)}
+                left = await self._erased(wanted)
+                more = more or left
+                if not left and gone.at < self.clock.now() - _LATE:
+                    await self.store.take(AuditErasure, user_id=gone.user_id, at=gone.at)
+            after = page.next
+            if after is None:
+                break
         if self.settings.ip_mode == "plain":
-            more = await self._erase_old() or more
-        return more
+            return await self._erase_old() or more
+        # What was kept plain under another setting: all such addresses are less than `hmac:`.
+        old = le(self.clock.now() - self.settings.ip_retention)
+        order = ("address", "at", "id")
+        return await self._erased({"address": lt(HASHED), "at": old}, order) or more
 
-    async def _erased(self, asked: dict[str, object]) -> bool:
-        page = await self.store.find(AuditEntry, Paging(order=_ORDER, limit=_BATCH), **asked)
+    async def _erased(self, asked: dict[str, object], order: tuple[str, ...] = _ORDER) -> bool:
+        page = await self.store.find(AuditEntry, Paging(order=order, limit=_BATCH), **asked)
         for entry in page.items:
             await self.store.update(AuditEntry, matching(id=entry.id), **_ERASED)
         return page.next is not None
@@ -416,6 +426,16 @@ class Audit:
         if due:
             self._state.erased_to = due[-1].at
         return len(due) == _BATCH
+
+
+def _canonical(address: str) -> str:
+    """An address of the network as entries have it, however it was typed."""
+    try:
+        known = ip_address(address.strip().partition("%")[0])
+    except ValueError:
+        return address
+    mapped = known.ipv4_mapped if isinstance(known, IPv6Address) else None
+    return str(known if mapped is None else mapped)
 
 
 def line_of(entry: AuditEntry, form: Literal["jsonl", "csv"]) -> str:
@@ -436,4 +456,4 @@ def _row(cells: Sequence[str]) -> str:
 
 def _harmless(cell: str) -> str:
     """A spreadsheet takes what begins like this for a formula (CWE-1236)."""
-    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
+    return f"'{cell}" if cell.startswith(_FORMULA) else cell

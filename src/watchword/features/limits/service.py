@@ -35,6 +35,7 @@ _log = logging.getLogger("watchword.limits")
 _MICROSECOND: Final = timedelta(microseconds=1)
 _MOST_TOLD: Final = 10_000  # windows of which it is remembered that they were announced
 _NOBODY: Final = ""  # the id that is asked about where an address is nobody's
+_LONGEST: Final = 400  # characters of a value that are kept as they are; any address has fewer
 _WARNED_EVERY: Final = 60.0  # seconds
 
 Paths = Callable[[Limiter, Mapping[str, str]], Callable[[Any], Any]]
@@ -109,6 +110,17 @@ class Limits:
         except StoreUnavailable:
             _log.warning("a right attempt is not forgotten: the store of limits is away")
 
+    async def waits(self, attempt: Attempt) -> int:
+        """How long an attempt would be refused, in seconds; nothing is counted."""
+        if not self.settings.enabled:
+            return 0
+        counted = self._counted(attempt.action, self._of(attempt.action), _given(attempt))
+        seen = await self._looked(counted)
+        if await self._is_apart(attempt, counted, seen):
+            seen = await self._looked(counted)
+        left = max((one.opens for one in seen if one.is_full), default=0)
+        return whole_seconds(timedelta(microseconds=left)) if left else 0
+
     # For the app's own, and for operators
 
     async def admit(
@@ -172,9 +184,7 @@ class Limits:
         """
         quotas = self._of(action) if limits is None else in_order(parse_quotas(limits))
         counted = self._counted(action, quotas, self._named(account, address, client))
-        if not counted:
-            return ()
-        seen = await self.windows.look([each.ask for each in counted], now=self.clock.now())
+        seen = await self._looked(counted)
         return _standings(action, counted, seen)
 
     async def reset(
@@ -273,8 +283,9 @@ class Limits:
     def _ask(self, action: str, quota: Quota, by: str, value: str) -> Ask:
         """What is asked of the windows. Limits that change begin anew: they are in the key."""
         lead, window = _lead(action, by, quota)
-        if not self.windows.is_shared:
-            # In this process's memory the addresses are anyway.
+        if not self.windows.is_shared and len(value) <= _LONGEST:
+            # In this process's memory the addresses are anyway; but what a stranger may make as
+            # long as they like must not fill it.
             return Ask(lead + value, quota.tries, window)
         key = self.signer.mac((lead + value).encode("utf-8", "surrogatepass"))
         return Ask(key, quota.tries, window)
@@ -316,33 +327,46 @@ class Limits:
     async def _taken(self, counted: Sequence[_Counted]) -> Outcome:
         return await self.windows.take([each.ask for each in counted], now=self.clock.now())
 
+    async def _looked(self, counted: Sequence[_Counted]) -> tuple[Seen, ...]:
+        if not counted:
+            return ()
+        return await self.windows.look([each.ask for each in counted], now=self.clock.now())
+
     async def _retaken(
         self, attempt: Attempt, counted: list[_Counted], outcome: Outcome
     ) -> Outcome:
+        if not await self._is_apart(attempt, counted, outcome.seen):
+            return outcome
+        return await self._taken(counted)
+
+    async def _is_apart(
+        self, attempt: Attempt, counted: Sequence[_Counted], seen: Sequence[Seen]
+    ) -> bool:
         """Where the account's ceiling is full, a device of its owner's has one of its own.
 
-        Else whoever fills the ceiling from elsewhere would lock the owner out (DEF-04).
+        Else whoever fills the ceiling from elsewhere would lock the owner out (DEF-04). If so, it
+        is asked for in `counted` from here on.
         """
         ceilings = [
             each
-            for each, seen in zip(counted, outcome.seen, strict=True)
-            if seen.is_full and each.quota.by == "account"
+            for each, one in zip(counted, seen, strict=True)
+            if one.is_full and each.quota.by == "account"
         ]
         client, account = attempt.client, attempt.account
         if not ceilings or client is None or client.device is None or not account:
-            return outcome
+            return False
         if not await self._is_known(account, client):
-            return outcome
+            return False
         for each in ceilings:
             value = f"{len(account)}:{account}{client.device}"
             each.ask = self._ask(attempt.action, each.quota, "device", value)
-        return await self._taken(counted)
+        return True
 
     async def _is_known(self, account: str, client: Client) -> bool:
         """Asked in the same steps for an address that is nobody's."""
         user = await self.users.store.get(self.users.kind, email_key=account)
-        user_id = _NOBODY if user is None else user.id
-        answers = [await each.is_known(user_id, client) for each in self.devices]
+        user_id, epoch = (_NOBODY, 0) if user is None else (user.id, user.epoch)
+        answers = [await each.is_known(user_id, client, epoch=epoch) for each in self.devices]
         return user is not None and any(answers)
 
     async def _tell(

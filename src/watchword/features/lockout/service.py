@@ -86,25 +86,35 @@ class Lockout:
         """
         if attempt.action not in self.actions:
             return
-        places: tuple[Kind, ...] = ("address", "pair", "account")
+        seen, locked = await self._found(attempt)
+        attempt.kept[_KEPT] = seen
+        if locked:
+            raise self._refusal(locked)
+
+    async def waits(self, attempt: Attempt) -> int:
+        """How long it would be locked out, in seconds; nothing is counted."""
+        if attempt.action not in self.actions:
+            return 0
+        _, locked = await self._found(attempt)
+        return self._left(locked) if locked else 0
+
+    async def _found(self, attempt: Attempt) -> tuple[_Seen, list[Failures]]:
+        """What counts at an attempt, and of that what locks it out."""
+        places = _places(attempt)
         ids = {kind: self._id(kind, attempt) for kind in places}
         page = await self.store.find(
             Failures, Paging(order=("id",), limit=len(ids)), id=one_of([*ids.values()])
         )
         seen = _Seen({row.id: row for row in page.items})
-        attempt.kept[_KEPT] = seen
         locked = [row for kind in places if (row := self._locked(seen, ids[kind])) is not None]
-        if not locked:
-            return
-        if await self._is_known(attempt):
-            seen.kind = "device"
-            row = await self.store.get(Failures, id=self._id("device", attempt))
-            if row is not None:
-                seen.rows[row.id] = row
-            if row is None or self._until(row) is None:
-                return
-            locked = [row]
-        raise self._refusal(locked)
+        if not locked or not await self._is_known(attempt):
+            return seen, locked
+        seen.kind = "device"
+        row = await self.store.get(Failures, id=self._id("device", attempt))
+        if row is None:
+            return seen, []
+        seen.rows[row.id] = row
+        return seen, [row] if self._until(row) is not None else []
 
     async def after(self, attempt: Attempt, *, is_right: bool) -> None:
         """Nothing: the one that counts hears of it."""
@@ -183,11 +193,11 @@ class Lockout:
             return
         now = self.clock.now()
         window = self.settings.window
-        counted = (
-            seen.counted,
-            await self._raised(self._row("address", attempt, expires_at=now + window)),
-            await self._raised(self._row("account", attempt, expires_at=now + _IN_A_ROW)),
-        )
+        counted = [seen.counted]
+        for kind in _places(attempt):
+            if kind != "pair":
+                lives = window if kind == "address" else _IN_A_ROW
+                counted.append(await self._raised(self._row(kind, attempt, expires_at=now + lives)))
         locked = [row for row in counted if self._until(row) is not None]
         if not locked:
             return
@@ -381,12 +391,15 @@ class Lockout:
         row = seen.rows.get(row_id)
         return row if row is not None and self._until(row) is not None else None
 
-    def _refusal(self, locked: Sequence[Failures]) -> TooManyAttempts:
+    def _left(self, locked: Sequence[Failures]) -> int:
+        """For how many seconds one still waits."""
         now = self.clock.now()
-        left = max((self._until(row) or now) - now for row in locked)
+        return whole_seconds(max((self._until(row) or now) - now for row in locked))
+
+    def _refusal(self, locked: Sequence[Failures]) -> TooManyAttempts:
         self.counts["refused"] += 1
         return TooManyAttempts(
-            retry_after=whole_seconds(left),
+            retry_after=self._left(locked),
             note="address_locked" if locked[0].kind == "address" else "account_locked",
         )
 
@@ -396,8 +409,8 @@ class Lockout:
         if client is None or client.device is None:
             return False
         user: User | None = await self.users.by_email(attempt.account or "")
-        user_id = _NOBODY if user is None else user.id
-        known = [await each.is_known(user_id, client) for each in self.devices]
+        user_id, epoch = (_NOBODY, 0) if user is None else (user.id, user.epoch)
+        known = [await each.is_known(user_id, client, epoch=epoch) for each in self.devices]
         return user is not None and any(known)
 
     def _conditions(self, email: str | None, address: str | None) -> dict[str, Any]:
@@ -484,6 +497,20 @@ class Reservation:
     async def take_back(self, attempt: Attempt) -> None:
         """Nobody came to look."""
         await self.lockout.release(attempt)
+
+
+def _places(attempt: Attempt) -> tuple[Kind, ...]:
+    """Where it counts.
+
+    What names no account is no failure at one, and what no request brought comes from no address:
+    else a few failures would lock all the others that name none.
+    """
+    places: list[Kind] = ["pair"]
+    if attempt.client is not None:
+        places.insert(0, "address")
+    if attempt.account is not None:
+        places.append("account")
+    return tuple(places)
 
 
 def _network_of(attempt: Attempt) -> str:

@@ -69,15 +69,26 @@ class Devices:
             await tx.take(Device, user_id=forgotten.user_id, digest=forgotten.digest)
         return known
 
-    async def is_known(self, user_id: str, client: Client) -> bool:
-        """Did this user sign in from the device whose cookie this client brings?
+    async def is_known(self, user_id: str, client: Client, *, epoch: int) -> bool:
+        """Did this user sign in, in this epoch, from the device whose cookie this client brings?
 
-        Only its cookie says so: what a client calls itself anybody can say.
+        Only its cookie says so: what a client calls itself anybody can say. A thief who was in
+        once is no longer known when the password was reset (I-01).
         """
         if client.device is None:
             return False
         device = await self.store.get(Device, user_id=user_id, digest=client.device)
-        return device is not None and device.expires_at > self.clock.now()
+        if device is None or device.epoch != epoch:
+            return False
+        return device.expires_at > self.clock.now()
+
+    async def carry(self, tx: Store, session: Session, *, was: int, epoch: int) -> None:
+        """A session was kept over a raised epoch: its device stays known."""
+        await tx.update(
+            Device,
+            where(user_id=session.user_id, digest=digest_in(session), epoch=was),
+            epoch=epoch,
+        )
 
     async def name(self, session: Session, name: str | None) -> None:
         """Call a device something; the sessions that it begins from now on bear the name."""

@@ -494,7 +494,9 @@ class Sessions:
         )
         if kept is None:
             return False
-        if is_apart:
+        if not is_apart:
+            await self.devices.carry(within, kept, was=was, epoch=epoch)
+        else:
             await within.announce(
                 SessionCarried(
                     realm=within.realm,
@@ -509,9 +511,12 @@ class Sessions:
 
     async def carry(self, event: SessionCarried) -> None:
         """The epoch is raised: let the session that was kept live under it."""
-        await self.store.in_realm(event.realm).update(
+        store = self.store.in_realm(event.realm)
+        carried = await store.update(
             Session, where(id=event.session_id, ended_at=None, epoch=event.was), epoch=event.epoch
         )
+        if carried is not None:
+            await self.devices.carry(store, carried, was=event.was, epoch=event.epoch)
 
     async def renew(
         self,

@@ -25,6 +25,7 @@ from watchword.kernel.errors import (
     InvalidInput,
     InvalidToken,
     NotAuthenticated,
+    RefusedByHook,
 )
 from watchword.kernel.ports import Proof
 from watchword.kernel.principal import Identity
@@ -42,7 +43,9 @@ def routes(sign_ins: SignIns, mounting: Mounting) -> None:
 
     @mounting.router.post(
         "/login/continue",
-        responses=documented(InvalidToken, ExpiredToken, EmailNotVerified, CsrfRefused),
+        responses=documented(
+            InvalidToken, ExpiredToken, EmailNotVerified, RefusedByHook, CsrfRefused
+        ),
     )
     async def go_on(request: Request, body: Annotated[ContinueBody, JsonBody()]) -> Response:
         """Go on with a sign-in once what it owed was brought."""

@@ -1,11 +1,14 @@
 """Sends what was signed: to the very address that was checked, and believes no answer's words."""
 
 import asyncio
+import os
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -22,6 +25,7 @@ from watchword.kernel.moment import refuse_in_transaction
 
 Resolve = Callable[[str, int], Awaitable[list[Address]]]
 
+_THREADS: Final = 8  # names that are looked up at once
 _LONGEST_WAIT: Final = 6 * 3600  # seconds that an endpoint may ask to be left alone
 
 
@@ -38,11 +42,39 @@ class Sender(Protocol):
         ...
 
 
-async def resolve(host: str, port: int) -> list[Address]:
-    """Every address of a name, as the system's resolver has them."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    addresses = (literal(str(each[4][0]).partition("%")[0]) for each in found)
-    return list(dict.fromkeys(each for each in addresses if each is not None))
+class Resolver:
+    """The system's resolver: every address of a name.
+
+    In threads of its own, and one at most for each name: a name whose servers never answer keeps
+    a thread for half a minute, and the loop's own threads are what databases are reached with.
+    """
+
+    def __init__(self) -> None:
+        self._threads: ThreadPoolExecutor | None = None
+        self._process = 0  # whose threads they are: a forked child has none
+        self._asked: dict[tuple[str, int], asyncio.Future[list[Any]]] = {}
+
+    async def __call__(self, host: str, port: int) -> list[Address]:
+        """Ask it, or wait for the answer that is under way."""
+        loop = asyncio.get_running_loop()
+        if self._threads is None or self._process != os.getpid():
+            self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="watchword resolver")
+            self._process, self._asked = os.getpid(), {}
+        asked = self._asked.get((host, port))
+        if asked is None or asked.get_loop() is not loop:
+            ask = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+            asked = loop.run_in_executor(self._threads, ask)
+            self._asked[host, port] = asked
+            asked.add_done_callback(partial(self._answered, host, port))
+        found = await asyncio.shield(asked)  # whoever has waited long enough stops nobody else
+        addresses = (literal(str(each[4][0]).partition("%")[0]) for each in found)
+        return list(dict.fromkeys(each for each in addresses if each is not None))
+
+    def _answered(self, host: str, port: int, asked: "asyncio.Future[list[Any]]") -> None:
+        if self._asked.get((host, port)) is asked:
+            del self._asked[host, port]
+        if not asked.cancelled():
+            asked.exception()  # perhaps nobody waits any more
 
 
 @dataclass(slots=True, kw_only=True)
@@ -59,7 +91,7 @@ class HttpSender:
     allowed: tuple[Network, ...] = ()
     development: bool = False
     ca: Path | None = None
-    resolve: Resolve = resolve
+    resolve: Resolve = field(default_factory=Resolver)
     _context: ssl.SSLContext | None = None
 
     async def send(self, url: str, body: bytes, headers: Mapping[str, str]) -> int:
