@@ -1,13 +1,15 @@
 """What a hostile look at audit, seals and logs found: each of these went unseen, or leaked."""
 
 import asyncio
+import gc
 import io
 import json
 import logging
 import socket
 import threading
-from dataclasses import replace
-from datetime import timedelta
+import weakref
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -21,6 +23,8 @@ from watchword.features.audit.records import AuditErasure
 from watchword.features.audit.seals import Seals
 from watchword.features.webhooks import DeliveryFailed
 from watchword.features.webhooks.sender import HttpSender
+from watchword.kernel.events import Event, Events
+from watchword.kernel.hooks import Hooks
 from watchword.kernel.ids import new_id
 from watchword.storage.store import Paging, Store, where
 
@@ -298,3 +302,52 @@ async def test_a_name_whose_servers_never_answer_keeps_one_thread_and_none_of_th
         answer.set()
     assert await send("nobody.example") == "gaierror"
     assert asked == ["tarpit.example", "nobody.example"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told(Event):
+    """Something that hooks hear of."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToldOddly(Told):
+    """What a hook of a kind of its own hears of."""
+
+
+class Unusual(BaseException):
+    """No exception as others are."""
+
+
+@pytest.mark.invariant("I-04")
+async def test_hooks_that_hang_or_raise_odd_things_keep_nothing_and_stop_no_other() -> None:
+    events = Events()
+    hooks, go_on = Hooks(events, timeout=timedelta(milliseconds=50)), threading.Event()
+    heard: list[int] = []
+
+    @hooks.on(Told, gate=False)
+    def hang(_: Told) -> None:
+        go_on.wait(30)
+
+    @hooks.on(ToldOddly, gate=False)
+    async def odd(_: ToldOddly) -> None:
+        raise Unusual
+
+    @hooks.on(Told, gate=False)
+    async def hear(_: Told) -> None:
+        heard.append(1)
+
+    async def happen() -> "weakref.ref[Told]":
+        told = Told(realm="main", at=datetime.now(UTC))
+        await events.committed(told)
+        return weakref.ref(told)
+
+    try:
+        told = await asyncio.gather(*(happen() for _ in range(100)))
+        gc.collect()
+        assert len([each for each in told if each() is not None]) <= 8, "those of hung threads"
+        await events.committed(ToldOddly(realm="main", at=datetime.now(UTC)))
+        assert len(heard) == 101
+    finally:
+        go_on.set()
+    hooks.close()
+    assert [hang, odd, hear]

@@ -152,9 +152,9 @@ UNLIMITED: dict[str, Any] = {"features": [limits(enabled=False)]}
 @pytest.mark.invariant("I-01")
 @pytest.mark.capability("DEF-04")
 async def test_a_thief_who_was_in_once_is_a_stranger_after_the_password_was_replaced(
-    database_url: str,
+    database_or_redis_url: str,
 ) -> None:
-    async with town(database_url, **UNLIMITED) as story, story.another_client() as thief:
+    async with town(database_or_redis_url, **UNLIMITED) as story, story.another_client() as thief:
         entered = await attempt(story, PASSWORD, at=THERE, client=thief, transport="cookie")
         assert entered.status_code == 200
         ada = await story.auth.users.by_email(ADA)
@@ -174,8 +174,10 @@ async def test_a_thief_who_was_in_once_is_a_stranger_after_the_password_was_repl
 
 @pytest.mark.invariant("I-01")
 @pytest.mark.capability("DEF-04")
-async def test_whoever_changes_their_password_stays_known_where_they_did(database_url: str) -> None:
-    async with town(database_url, **UNLIMITED) as story, story.another_client() as owner:
+async def test_whoever_changes_their_password_stays_known_where_they_did(
+    database_or_redis_url: str,
+) -> None:
+    async with town(database_or_redis_url, **UNLIMITED) as story, story.another_client() as owner:
         entered = await attempt(story, PASSWORD, client=owner, transport="cookie")
         assert entered.status_code == 200
         body = {"current_password": PASSWORD, "new_password": ANOTHER}

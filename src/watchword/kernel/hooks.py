@@ -4,12 +4,13 @@ And gates: asked before something is done, which is refused if any of them raise
 """
 
 import asyncio
+import contextlib
 import contextvars
 import inspect
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any, Final, Protocol, TypeVar, overload
@@ -51,6 +52,8 @@ class Hooks:
         self._timeout = timeout.total_seconds()
         self._threads: ThreadPoolExecutor | None = None
         self._process = 0  # whose threads they are: a forked child has none
+        self._free = asyncio.Semaphore(_THREADS)
+        self._loop: asyncio.AbstractEventLoop | None = None  # whose semaphore it is
 
     def on(self, kind: type[E], *, gate: bool) -> Registering[E]:
         """Register the decorated function, after those that came before it.
@@ -94,7 +97,9 @@ class Hooks:
                 await called(event)
             except TimeoutError:
                 _log.error("hook %s on %s: given up, too slow", name, type(event).__name__)
-            except (Exception, SystemExit):  # noqa: BLE001  a hook is not ours
+            except (KeyboardInterrupt, GeneratorExit, asyncio.CancelledError):
+                raise
+            except BaseException:  # noqa: BLE001  a hook is not ours, and what it hears of is done
                 _log.exception("hook %s on %s failed", name, type(event).__name__)
 
         return told
@@ -140,13 +145,29 @@ class Hooks:
 
         return called
 
-    def _in_thread(self, hook: Callable[[Any], Any], event: Any) -> Awaitable[Any]:
-        if self._threads is None or self._process != os.getpid():
-            self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="watchword hook")
-            self._process = os.getpid()
-        context = contextvars.copy_context()  # its log lines carry the request's id
+    async def _in_thread(self, hook: Callable[[Any], Any], event: Any) -> Any:
+        """Run it once a thread is free; who gives up waiting leaves nothing in any queue."""
         loop = asyncio.get_running_loop()
-        return loop.run_in_executor(self._threads, _contained, context, hook, event)
+        if self._threads is None or self._process != os.getpid() or self._loop is not loop:
+            self.close()
+            self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="watchword hook")
+            self._free = asyncio.Semaphore(_THREADS)
+            self._process, self._loop = os.getpid(), loop
+        free = self._free
+        await free.acquire()
+        context = contextvars.copy_context()  # its log lines carry the request's id
+
+        def freed(_: object) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is over, and nobody waits
+                loop.call_soon_threadsafe(free.release)
+
+        try:
+            running = self._threads.submit(_contained, context, hook, event)
+        except BaseException:
+            free.release()
+            raise
+        running.add_done_callback(freed)
+        return await asyncio.wrap_future(running)
 
 
 def _contained(context: contextvars.Context, hook: Callable[[Any], Any], event: Any) -> Any:

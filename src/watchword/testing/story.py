@@ -187,7 +187,7 @@ async def telling(
     options.setdefault("secret", generate_secret())
     options.setdefault("accept_missing", ("limiter", "events"))  # in production too
     if options["environment"] == "development" and options.get("public_url"):
-        options.setdefault("dev_hosts", (urlsplit(options["public_url"]).hostname,))
+        options.setdefault("dev_hosts", (urlsplit(str(options["public_url"])).hostname,))
     auth = Watchword(database, features=chosen, clock=clock, environ=environ or {}, **options)
     app = app or FastAPI()
     auth.install(app)

@@ -15,7 +15,7 @@ from tests.features.mail.conftest import CANARY, Kept, Letters, Outbox, ask, row
 from watchword.features.mail import Mail, MailUndeliverable, Message, OutboxMail, SendFailed
 from watchword.features.mail.errors import AddressRefused
 from watchword.features.mail.events import MailQueued
-from watchword.features.mail.service import Bell
+from watchword.kernel.bell import Bell
 from watchword.kernel.errors import MailUnavailable
 from watchword.kernel.events import Events
 from watchword.starting import driver_of as open_driver
