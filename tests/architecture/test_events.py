@@ -25,8 +25,6 @@ STORES = {"store", "tx", "transaction", "within", "outbox"}
 
 SILENT = {
     "api_keys.ApiKeys.authenticate": "notes when a key was last used",
-    "audit.Audit.keep": "hears of all others",
-    "audit.Audit.note": "hears of all others",
     "audit.Audit.erase": "leaves nothing of a person who is gone: UserDeleted said so",
     "audit.Seals.seal": "the seal says so itself, and the log",
     "email_change.EmailChanges.compose": "makes the token of a mail: whoever asked was announced",
