@@ -15,7 +15,7 @@ from watchword import CurrentUser, Watchword
 from watchword.features.email_change import email_change
 from watchword.features.keys import keys
 from watchword.features.mail import mail
-from watchword.features.passwords import passwords
+from watchword.features.passwords import FOUR_CLASSES, passwords
 from watchword.features.recovery import recovery
 from watchword.features.tokens import tokens
 from watchword.features.users import users
@@ -31,11 +31,7 @@ def features_from(theirs: Mapping[str, str]) -> Sequence[Feature[Any]]:
     return (
         users(username_required=True),
         passwords(
-            min_length=8,
-            require_upper=True,
-            require_lower=True,
-            require_digit=True,
-            require_symbol=True,
+            **FOUR_CLASSES,
             hash_scheme="bcrypt",
             bcrypt_rounds=int(theirs.get("PASSWORD_HASH_ROUNDS", "12")),
         ),

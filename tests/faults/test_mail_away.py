@@ -12,7 +12,7 @@ import pytest
 from aiosmtpd.smtp import SMTP, Envelope, Session
 from fastapi import FastAPI
 
-from tests.told import ADA, ANOTHER, PASSWORD, PRODUCTION, browser, problem
+from tests.told import ADA, ANOTHER, PASSWORD, PRODUCTION, SITE, browser, problem
 from watchword import Watchword
 from watchword.crypto.keys import generate_secret
 from watchword.features.mail import OutboxMail, mail
@@ -82,7 +82,7 @@ async def test_people_sign_up_and_reset_while_no_mail_can_leave_and_get_it_later
     )
     app = FastAPI()
     auth.install(app)
-    async with auth.running(), browser(app) as client:
+    async with auth.running(), browser(app, SITE) as client:
         body = {"email": ADA, "password": PASSWORD}
         assert (await client.post("/auth/register", json=body)).status_code == 202
         for _ in range(5):  # each try fails, and nobody is told
