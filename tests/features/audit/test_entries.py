@@ -38,6 +38,8 @@ from watchword.presets import standard
 from watchword.storage.store import Paging
 from watchword.testing.story import bearer, without_limits
 
+pytestmark = pytest.mark.slow  # scripts/test runs them
+
 AGENT = "Mozilla/5.0 (X11; Linux x86_64) Firefox/140.0"
 PROXY: dict[str, Any] = {"trusted_proxies": ["127.0.0.1"]}  # whose request ids are believed
 HOME = "203.0.113.7"

@@ -38,6 +38,8 @@ from watchword.storage.store import Paging
 from watchword.storage.windows import AttemptWindow
 from watchword.testing.story import bearer
 
+pytestmark = pytest.mark.slow  # scripts/test runs them
+
 FORM = {"Content-Type": "application/x-www-form-urlencoded", "Origin": "http://localhost:8000"}
 
 

@@ -41,6 +41,8 @@ from watchword.features.lockout import (
 )
 from watchword.kernel.events import Event
 
+pytestmark = pytest.mark.slow  # scripts/test runs them
+
 NEEDS_MAIL = {"verification", "recovery", "email_change"}
 
 

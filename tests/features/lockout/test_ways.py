@@ -11,6 +11,8 @@ from tests.features.lockout.guessing import HERE, THERE, WRONG, attempt, fail, g
 from tests.told import ADA, ANOTHER, PASSWORD, Story, browser, problem
 from watchword.testing.story import bearer
 
+pytestmark = pytest.mark.slow  # scripts/test runs them
+
 Way = Callable[[Story, httpx.AsyncClient, dict[str, str], str], Awaitable[httpx.Response]]
 FROM_HERE = {"X-Forwarded-For": HERE}
 NEW = "ada.new@example.com"

@@ -35,6 +35,8 @@ from watchword.kernel.errors import (
 from watchword.storage.store import where
 from watchword.testing.story import bearer, without_limits
 
+pytestmark = pytest.mark.slow  # scripts/test runs them
+
 COMMON = "password123"
 BREACHED = "nine lazy zebras jumping"
 LENIENT = {"min_length": 8, "min_score": 0, "check_common": False, "check_at_login": False}

@@ -36,7 +36,7 @@ from watchword.resealing import Resealing, reseal
 from watchword.storage.record import schema_of
 from watchword.testing.story import bearer
 
-pytestmark = [pytest.mark.invariant("I-12")]
+pytestmark = [pytest.mark.invariant("I-12"), pytest.mark.slow]
 
 
 @pytest.mark.capability("DEF-31")
