@@ -57,7 +57,7 @@ def main(given: Sequence[str]) -> None:
     one, three = found["one key"], found["three keys"]
     print(f"\nmemory: {spread(one, 2)} µs a try of one key, {spread(three, 2)} of three")
     targets = [
-        at_most("one key in memory, µs", round(one.median, 2), 1.5),
+        at_most("one key in memory, µs", round(one.median, 2), 1.0),
         at_most(
             "middleware of a request, %",
             round(100 * (found["middleware"].median - bare) / options.request, 1),
